@@ -1,0 +1,3 @@
+# The test kernel: one freestanding ELF.
+guest:
+.PHONY: guest
