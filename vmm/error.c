@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Errors as data: recording one, and saying it as a sentence. */
+#include "vmm/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void copy(char *to, size_t size, const char *from)
+{
+	snprintf(to, size, "%s", from ? from : "");
+}
+
+int error_set(struct error *err, int code, const char *phase, const char *device, const char *field,
+	      const char *expected, const char *got, ...)
+{
+	va_list ap;
+
+	if (!err || err->code)
+		return code;
+	err->code = code;
+	copy(err->phase, sizeof(err->phase), phase);
+	copy(err->device, sizeof(err->device), device);
+	copy(err->field, sizeof(err->field), field);
+	copy(err->expected, sizeof(err->expected), expected);
+	va_start(ap, got);
+	vsnprintf(err->got, sizeof(err->got), got, ap);
+	va_end(ap);
+	return code;
+}
+
+void error_expected(struct error *err, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!err)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(err->expected, sizeof(err->expected), fmt, ap);
+	va_end(ap);
+}
+
+void error_clear(struct error *err)
+{
+	memset(err, 0, sizeof(*err));
+}
+
+const char *error_sentence(const struct error *err, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s%s%s%s%s: %s%s%s%s", err->phase, err->device[0] ? ": " : "",
+		 err->device, err->field[0] ? ": " : "", err->field,
+		 err->expected[0] ? "expected " : "", err->expected,
+		 err->expected[0] ? ", found " : "", err->got);
+	return buf;
+}
+
+void error_print(const struct error *err)
+{
+	char buf[640];
+
+	fprintf(stderr, "ferry: %s\n", error_sentence(err, buf, sizeof(buf)));
+}
