@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What an architecture's folder (vmm/x86/) provides to the rest of vmm/. */
+#ifndef VMM_ARCH_H
+#define VMM_ARCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "vmm/error.h"
+
+struct vm;
+struct vcpu;
+struct machine_tree;
+
+/* Where RAM must leave room for devices. */
+void arch_memory_hole(uint64_t *start, uint64_t *end);
+/* Registers and interrupt of the @i-th MMIO device; -ENOSPC when the machine has no more. */
+int arch_mmio_slot(unsigned int i, uint64_t *gpa, uint64_t *size, uint32_t *gsi);
+
+/* Nodes below the root that every machine of this architecture has: vCPUs, interrupt controllers,
+ * clock. Appended to an open tree. */
+int arch_tree(struct machine_tree *mt, unsigned int cpus, struct error *err);
+
+/* In-kernel interrupt controllers and the like: after KVM_CREATE_VM, before vCPUs. */
+int arch_vm_init(struct vm *vm, struct error *err);
+void arch_vm_free(struct vm *vm);
+
+/* One exit that is not MMIO. 0: handled; 1: the vCPU has crashed and was reported. vCPU thread. */
+int arch_vcpu_exit(struct vcpu *vcpu);
+/* Before the first vCPU runs again after a pause. Loop thread or a migration's. */
+void arch_resume(struct vm *vm);
+
+/* Print registers and the instruction bytes. Parked, or on its own thread. */
+void arch_vcpu_dump(struct vcpu *vcpu, FILE *out);
+
+/* Clear what boot needs cleared and place the image of /chosen; see vmm/loader.h. */
+struct boot_image;
+int arch_boot(struct vm *vm, const struct boot_image *image, struct error *err);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The control socket: QMP over a unix socket, with the command and field names of the public
+ * schema. Commands register themselves by CONTROL_COMMAND() and are run on the loop thread; each
+ * must return within milliseconds, so what takes long is started here and reported by events.
+ */
+#ifndef VMM_CONTROL_H
+#define VMM_CONTROL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "vmm/error.h"
+
+struct vm;
+struct control;
+
+struct control_command {
+	const char *name; /* "query-status" */
+	/*
+	 * @args is an object, possibly empty, borrowed. Set *ret to what "return" shall be (a new
+	 * reference; left NULL it is {}). On an error the client gets class GenericError, the
+	 * sentence as desc, and the five facts of @err in "data".
+	 */
+	int (*run)(struct vm *vm, json_t *args, json_t **ret, struct error *err);
+};
+
+#define CONTROL_COMMAND(c)                                   \
+	static const struct control_command *const c##_entry \
+		__attribute__((used, section("control_commands"))) = &(c)
+
+extern const struct control_command *const __start_control_commands[];
+extern const struct control_command *const __stop_control_commands[];
+#define for_each_control_command(pp)                                             \
+	for (const struct control_command *const *pp = __start_control_commands; \
+	     pp < __stop_control_commands; pp++)
+
+/* Serve @path; a stale socket file there is replaced, a live one or another kind of file refused.
+ */
+int control_open(struct vm *vm, const char *path, struct error *err);
+/* Close all clients, after what was queued for them was sent if they take it; removes the file. */
+void control_close(struct vm *vm);
+
+/* Send an event to all clients past capabilities negotiation. Takes @data (may be NULL). Any
+ * thread. */
+void control_event(struct vm *vm, const char *name, json_t *data);
+
+/* {phase, device, field, expected, got, desc} of an error, new reference. */
+json_t *error_to_json(const struct error *err);
+void error_from_json(const json_t *json, struct error *err);
+
+/* Typed access to arguments: 0 and the value, 0 with *@out untouched when absent and not @required,
+ * -EINVAL with @err filled otherwise. */
+int control_arg_int(json_t *args, const char *name, bool required, int64_t min, int64_t max,
+		    int64_t *out, struct error *err);
+int control_arg_bool(json_t *args, const char *name, bool required, bool *out, struct error *err);
+int control_arg_string(json_t *args, const char *name, bool required, const char **out,
+		       struct error *err);
+
+/*
+ * The client side, for ferry ctl, status, migrate, save. Blocking, own connection each.
+ */
+struct control_client;
+int control_connect(const char *path, int timeout_ms, struct control_client **out,
+		    struct error *err);
+/* Run one command; takes @args (may be NULL). Events that arrive meanwhile are queued. */
+int control_execute(struct control_client *client, const char *command, json_t *args, json_t **ret,
+		    struct error *err);
+/* Next event within @timeout_ms, 0 and *event NULL when none came, -EPIPE when the peer is gone. */
+int control_next_event(struct control_client *client, int timeout_ms, json_t **event,
+		       struct error *err);
+void control_disconnect(struct control_client *client);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Guest RAM. Every guest physical address (gpa) that anybody in the VMM uses goes through
+ * memory_hva(), memory_read() or memory_write(); nothing else turns a gpa into a pointer.
+ *
+ * RAM is split around the 32-bit hole, so there are one or two regions. The VMM's own writes to it
+ * (device DMA, used rings) are logged in a bitmap of ours, because KVM's dirty log does not see
+ * them.
+ */
+#ifndef VMM_MEMORY_H
+#define VMM_MEMORY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmm/error.h"
+
+#define PAGE_SHIFT	   12
+#define PAGE_SIZE	   4096UL
+#define MEMORY_MAX_REGIONS 2
+#define MEMORY_MIN	   (2UL << 20)
+
+struct memory_region {
+	uint64_t gpa;	       /* first byte, page aligned */
+	uint64_t size;	       /* bytes, a multiple of PAGE_SIZE */
+	void *hva;	       /* mapped for the life of the memory */
+	unsigned int slot;     /* KVM memory slot */
+	_Atomic uint64_t *own; /* one bit a page: written by the VMM since last fetched */
+};
+
+enum memory_backing {
+	MEMORY_ANON,	/* private anonymous, transparent huge pages by madvise */
+	MEMORY_HUGETLB, /* 2 MiB pages of the host's pool */
+	MEMORY_SHARED,	/* a memfd, so that the RAM can be handed over by descriptor */
+};
+
+struct memory {
+	struct memory_region regions[MEMORY_MAX_REGIONS];
+	unsigned int n_regions;
+	uint64_t size; /* of all regions, bytes */
+	int fd;	       /* of MEMORY_SHARED, else -1 */
+};
+
+/*
+ * Map @size bytes of guest RAM (a multiple of the page size, MEMORY_MIN at least) as one region
+ * from gpa 0, or two when it does not end below @hole_start; the second starts at @hole_end.
+ * Errors: -EINVAL, -ENOMEM. memory_free() undoes it, also after an error.
+ */
+int memory_alloc(struct memory *mem, uint64_t size, enum memory_backing backing,
+		 uint64_t hole_start, uint64_t hole_end, struct error *err);
+void memory_free(struct memory *mem);
+
+/*
+ * The host address of @len bytes of RAM at @gpa, NULL unless all of them lie in one region. Who
+ * writes there calls memory_mark_dirty() afterwards. @len 0 is never valid. Any thread.
+ */
+void *memory_hva(const struct memory *mem, uint64_t gpa, uint64_t len);
+
+/* Copy out of or into guest RAM; -EFAULT when not all of it is RAM. The write is logged. Any
+ * thread. */
+int memory_read(const struct memory *mem, uint64_t gpa, void *buf, size_t len);
+int memory_write(const struct memory *mem, uint64_t gpa, const void *buf, size_t len);
+
+/* Log a write by the VMM that has been done. A range outside RAM is ignored. Any thread. */
+void memory_mark_dirty(const struct memory *mem, uint64_t gpa, uint64_t len);
+
+/* Move our own bits of pages [@first, @first + @n) of a region into @bitmap (or-ed), clearing them.
+ * @first is a multiple of 64. */
+void memory_fetch_own(struct memory_region *region, uint64_t first, uint64_t n, uint64_t *bitmap);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A vCPU and its thread. The thread runs KVM_RUN and does register access to devices; everything
+ * else about a vCPU is done by others while it is parked.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "vmm/error.h"
+
+struct vm;
+
+/* The last exits, always recorded: a crash report without them says little. */
+#define VCPU_TRACE 32
+
+struct vcpu_exit {
+	uint64_t addr; /* port or gpa */
+	uint64_t data;
+	uint32_t reason; /* KVM_EXIT_* */
+	uint8_t len;
+	bool write;
+};
+
+struct vcpu {
+	struct vm *vm;
+	unsigned int index;
+	int fd;
+	struct kvm_run *run;
+	size_t run_size;
+
+	pthread_t thread;
+	bool started;	      /* the thread exists */
+	pthread_mutex_t lock; /* of the three below */
+	pthread_cond_t cond;
+	bool want_park, want_quit;
+	bool parked;
+
+	struct vcpu_exit trace[VCPU_TRACE]; /* a ring; owned by the thread */
+	unsigned int trace_next;
+};
+
+/* Make vCPU @index with its parked thread. Registers come from arch_vcpu_reset or a loaded state.
+ */
+int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct error *err);
+void vcpu_destroy(struct vcpu *vcpu);
+
+/* Ask it to leave the guest and park; does not wait. vcpu_wait_parked() does. Not on its own
+ * thread. */
+void vcpu_park(struct vcpu *vcpu);
+void vcpu_wait_parked(struct vcpu *vcpu);
+/* Let it run. */
+void vcpu_unpark(struct vcpu *vcpu);
+
+/* Print the exits before now, oldest first. */
+void vcpu_trace_print(const struct vcpu *vcpu, FILE *out);
+const char *vcpu_exit_name(uint32_t reason);
+
+#endif
