@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * dirty: memory that is worth migrating and knows what it should hold. The first fill= MiB are
+ * written once, the ws= MiB behind them again and again in page order, so that round and position
+ * tell the generation of every page: it is checked before each rewrite, and all are on request.
+ */
+#include "kernel/clock.h"
+#include "kernel/program.h"
+#include "kernel/ram.h"
+
+#define LATE_NS 10000000 /* behind by more, the pace starts anew instead of catching up */
+
+struct dirty {
+	uint64_t fill, ws; /* pages */
+	enum content content;
+	uint64_t round, at; /* pages before `at` have generation round + 1, the others round */
+	uint64_t page_ns;   /* pace, 0: none */
+	uint64_t due;	    /* when the next page may be written */
+	uint64_t written;   /* pages */
+	struct gap gap;
+};
+
+static void check(struct dirty *d, uint64_t number)
+{
+	bool working = number >= d->fill;
+	enum content content = working ? CONTENT_RANDOM : d->content;
+	uint64_t generation = working ? d->round + (number - d->fill < d->at) : 0;
+	uint64_t *page = ram_page(number);
+	unsigned bad = content_check(page, content, number, generation);
+
+	if (bad < PAGE)
+		fail("gpa 0x%lx: page %lu, generation %lu is expected; it holds page 0x%lx, "
+		     "generation 0x%lx",
+		     (uint64_t)(uintptr_t)page + bad, number, generation, page[0], page[1]);
+}
+
+static void verify(struct dirty *d)
+{
+	for (uint64_t i = 0; i < d->fill + d->ws; i++) {
+		check(d, i);
+		gap_look(&d->gap);
+	}
+	print("verify ok pages=%lu rounds=%lu\n", d->fill + d->ws, d->round);
+	d->gap.last = clock_ns();
+}
+
+static void status(struct dirty *d)
+{
+	print("dirty rounds=%lu mib=%lu gap_us=%lu now_ns=%lu stopped=%u\n", d->round,
+	      d->written / PAGE_MIB, d->gap.max / 1000, d->gap.last, clock_stopped());
+	d->gap.max = 0;
+	d->gap.last = clock_ns();
+}
+
+static void fill(struct dirty *d)
+{
+	for (uint64_t i = 0; i < d->fill + d->ws; i++)
+		content_write(ram_page(i), i < d->fill ? d->content : CONTENT_RANDOM, i, 0);
+	print("dirty ready fill=%lu ws=%lu\n", d->fill / PAGE_MIB, d->ws / PAGE_MIB);
+	d->due = clock_ns();
+}
+
+static void rewrite(struct dirty *d, uint64_t now)
+{
+	if (now < d->due)
+		return;
+	d->due = now - d->due > LATE_NS ? now : d->due + d->page_ns;
+	uint64_t number = d->fill + d->at;
+	check(d, number);
+	content_write(ram_page(number), CONTENT_RANDOM, number, d->round + 1);
+	d->written++;
+	if (++d->at == d->ws) {
+		d->at = 0;
+		d->round++;
+	}
+}
+
+static void dirty(void)
+{
+	uint64_t rate = option_number("rate", 0), seconds = option_number("seconds", 0);
+	bool idle = option_number("idle", 0);
+	struct dirty d = { .fill = option_number("fill", 8) * PAGE_MIB,
+			   .ws = option_number("ws", 4) * PAGE_MIB,
+			   .content = content_option(),
+			   .page_ns = rate ? SECOND_NS / (rate * PAGE_MIB) : 0 };
+	int command = 0;
+
+	if (d.fill + d.ws > ram_pages())
+		fail("fill and ws want %lu pages, %lu are free", d.fill + d.ws, ram_pages());
+	fill(&d);
+	uint64_t now = d.due, end = seconds ? now + seconds * SECOND_NS : ~0ull;
+	while (command != 'q' && now < end) {
+		now = gap_look(&d.gap);
+		if (!idle && d.ws)
+			rewrite(&d, now);
+		command = console_command(now);
+		if (command == 's')
+			status(&d);
+		else if (command == 'v')
+			verify(&d);
+		else if (command == 'r')
+			d.gap.max = 0;
+	}
+	status(&d);
+	verify(&d);
+}
+
+PROGRAM(dirty,
+	"dirties and checks memory: fill=8 ws=4 (MiB) rate=0 (MiB/s) content=random|zero|mixed "
+	"seed=1 idle=0 seconds=0");
