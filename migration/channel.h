@@ -21,6 +21,7 @@
 #define MIGRATION_CHANNEL_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -30,10 +31,7 @@
 struct channel;
 struct channel_listener;
 
-/*
- * What a channel can do. The iovec arrays of the two vector calls are scratch: a channel that has
- * to go on after a short transfer advances them in place. n is 1 to IOV_MAX, no entry is empty.
- */
+/* What a channel can do. Of iovecs there are 1 to IOV_MAX, none of them empty. */
 struct channel_ops {
 	/* Send all of @buf. Returns @len or a negative errno, never less. */
 	ssize_t (*put_buffer)(struct channel *ch, const void *buf, size_t len);
@@ -42,10 +40,13 @@ struct channel_ops {
 	/* Give everything back, the structure included. Returns 0 or what the last writes met. */
 	int (*close)(struct channel *ch);
 
-	/* Optional: send all of @iov in as few system calls as possible. Returns as put_buffer. */
+	/*
+	 * Optional: send all of @iov in as few system calls as possible. Returns as put_buffer. The
+	 * array is scratch: a channel that goes on after a short write advances it in place.
+	 */
 	ssize_t (*writev_buffer)(struct channel *ch, struct iovec *iov, int n);
 	/* Optional: fill @iov as far as one system call can. Returns the count, 0 at the end. */
-	ssize_t (*readv_buffer)(struct channel *ch, struct iovec *iov, int n);
+	ssize_t (*readv_buffer)(struct channel *ch, const struct iovec *iov, int n);
 	/* Optional: make blocked and later readers and writers return -ECANCELED. Any thread. */
 	void (*shutdown)(struct channel *ch);
 	/* Optional: limit the time without any progress in one call. Any thread. */
@@ -93,8 +94,9 @@ int channel_accept(struct channel_listener *listener, int deadline_ms, int cance
 void channel_listener_close(struct channel_listener *listener);
 
 /*
- * Every read and write fails with -ETIMEDOUT when not a single byte moved for @ms. It is noticed
- * after @ms to 2 * @ms. A new channel has no limit. Regular files never time out. Any thread.
+ * Every later read and write fails with -ETIMEDOUT when not a single byte moved for @ms; a call
+ * that began well notices it after at most 2 * @ms. A new channel has no limit, and regular files
+ * never time out. Any thread.
  */
 void channel_set_timeout(struct channel *ch, int ms);
 
@@ -157,11 +159,14 @@ int channel_wait_left(const struct channel_wait *wait);
  */
 int channel_wait_fd(int fd, short events, const struct channel_wait *wait);
 
+/* Count one system call in ch->writes or ch->reads. Only the writing or reading thread. */
+void channel_count(_Atomic uint64_t *counter);
+
 /*
  * Make a channel of an open descriptor: sendmsg and recvmsg for a socket, writev and readv for the
  * rest. It owns @fd from here on, also on failure. @sync: fsync at close.
  */
-int channel_from_fd(int fd, const char *name, int sync, struct channel **ch);
+int channel_from_fd(int fd, const char *name, bool sync, struct channel **ch);
 
 /* A listener that has one channel to give: fd:N, file:PATH. It owns @fd as above. */
 int channel_listener_from_fd(int fd, const char *uri, struct channel_listener **listener);

@@ -133,7 +133,8 @@ int stream_skip(struct stream *s, uint64_t len);
 /* Bytes got so far, those of a call that failed half-way included. The receiving thread. */
 uint64_t stream_get_position(const struct stream *s);
 
-/* Copy the counters of both directions; either may be NULL. Any thread. */
+/* Copy the counters of both directions; either may be NULL. Any thread, while the channel is open.
+ */
 void stream_stats(const struct stream *s, struct stream_stats *tx, struct stream_stats *rx);
 
 #endif
