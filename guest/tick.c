@@ -8,16 +8,11 @@
 #include "kernel/lapic.h"
 #include "kernel/program.h"
 
-/* Time the program has seen pass; a pause is one step and counts for little, so that a timer that
- * the host lost over a pause is told from one that was merely held up. */
-#define STEP_NS	  1000000
-#define SILENT_NS SECOND_NS
-
 struct tick {
 	struct timer timer;
 	struct gap clock, ticks;
-	uint64_t seen;	 /* interrupts */
-	uint64_t silent; /* ns seen to pass since the last one */
+	uint64_t seen; /* interrupts */
+	struct patience silent;
 };
 
 static void report(struct tick *t, uint64_t now)
@@ -29,21 +24,17 @@ static void report(struct tick *t, uint64_t now)
 
 static uint64_t look(struct tick *t, bool idle)
 {
-	uint64_t before = t->clock.last;
-
 	if (idle)
 		irq_wait(t->timer.vector, t->seen);
 	uint64_t now = gap_look(&t->clock);
 	uint64_t count = irq_count(&cpu0, t->timer.vector);
 	if (count != t->seen) {
 		t->seen = count;
-		t->silent = 0;
+		t->silent.spent = 0;
 		gap_look(&t->ticks);
 		timer_next(&t->timer);
-	} else if (before) {
-		t->silent += now - before < STEP_NS ? now - before : STEP_NS;
-		if (t->silent > SILENT_NS)
-			fail("no interrupt of timer %s after %lu", t->timer.name, t->seen);
+	} else if (patience_over(&t->silent, SECOND_NS)) {
+		fail("no interrupt of timer %s after %lu", t->timer.name, t->seen);
 	}
 	return now;
 }

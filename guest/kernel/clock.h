@@ -47,4 +47,23 @@ static inline uint64_t gap_look(struct gap *gap)
 	return now;
 }
 
+/*
+ * How long something has been waited for, by time this CPU has seen pass: a pause is one step and
+ * counts for a millisecond at most, so what a host lost over it is told from what it held up.
+ */
+struct patience {
+	uint64_t last, spent;
+};
+
+#define PATIENCE_STEP_NS 1000000
+
+static inline bool patience_over(struct patience *p, uint64_t limit)
+{
+	uint64_t now = clock_ns(), step = p->last ? now - p->last : 0;
+
+	p->last = now;
+	p->spent += step < PATIENCE_STEP_NS ? step : PATIENCE_STEP_NS;
+	return p->spent > limit;
+}
+
 #endif

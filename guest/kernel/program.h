@@ -17,10 +17,11 @@ struct program {
 };
 
 /* Adds a program; the linker collects these lines (guest.lds), so no other list names it. */
-#define PROGRAM(function, text)                                       \
-	static const struct program program_##function                \
-		__attribute__((section(".programs." #function), used, \
-			       aligned(8))) = { #function, text, function }
+#define PROGRAM_NAMED(name, function, text)                                                     \
+	static const struct program program_##name                                              \
+		__attribute__((section(".programs." #name), used, aligned(8))) = { #name, text, \
+										   function }
+#define PROGRAM(function, text) PROGRAM_NAMED(function, function, text)
 
 /* Console. print knows %s %c %d %u %x with l, ll, 0 and a width; whole calls are not mixed. */
 __attribute__((format(printf, 1, 2))) void print(const char *fmt, ...);
