@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The event loop: epoll for descriptors, one timerfd for all timers, one eventfd for wake-ups. */
+#include "vmm/loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BATCH  16
+#define NEVER  INT64_MAX
+#define SECOND 1000000000LL
+
+struct loop_fd {
+	struct loop *loop;
+	int fd;
+	uint32_t events;
+	loop_fd_fn fn; /* NULL once deleted */
+	void *opaque;
+	struct loop_fd *next_dead;
+};
+
+struct loop_timer {
+	struct loop *loop;
+	int64_t deadline; /* ns of CLOCK_MONOTONIC, NEVER when disarmed */
+	loop_fn fn;
+	void *opaque;
+	struct loop_timer *next;
+};
+
+/* Something to run on the loop thread: on the heap for loop_post, on a stack for loop_call. */
+struct post {
+	loop_fn fn;
+	void *opaque;
+	bool *done; /* of loop_call, guarded by the loop's lock */
+	struct post *next;
+};
+
+struct loop {
+	int epoll_fd, wake_fd, timer_fd;
+	_Atomic pthread_t thread;
+	_Atomic bool stop;
+
+	bool dispatching;	   /* between epoll_wait and the last callback of its batch */
+	struct loop_fd *dead;	   /* deleted meanwhile, freed after the batch */
+	struct loop_timer *timers; /* armed ones, earliest first */
+	int64_t armed;		   /* what the timerfd is set to */
+
+	pthread_mutex_t lock; /* of the rest */
+	pthread_cond_t called;
+	bool running;
+	struct post *posts, **posts_tail;
+};
+
+static int64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * SECOND + ts.tv_nsec;
+}
+
+static void wake(struct loop *loop)
+{
+	int saved = errno;
+	uint64_t one = 1;
+	ssize_t n = write(loop->wake_fd, &one, sizeof(one));
+
+	(void)n; /* EAGAIN: the counter is full, so a wake-up is pending anyway */
+	errno = saved;
+}
+
+/* Both wake_fd and timer_fd are read by this: the value does not matter, that it is gone does. */
+static void drain(int fd)
+{
+	uint64_t count;
+	ssize_t n = read(fd, &count, sizeof(count));
+
+	(void)n;
+}
+
+static int epoll_update(struct loop *loop, int op, int fd, uint32_t events, void *ptr)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = ptr };
+
+	return epoll_ctl(loop->epoll_fd, op, fd, &ev) < 0 ? -errno : 0;
+}
+
+int loop_create(struct loop **out, struct error *err)
+{
+	struct loop *loop = calloc(1, sizeof(*loop));
+	int ret;
+
+	*out = NULL;
+	if (!loop)
+		return error_set(err, -ENOMEM, "start", "event loop", "", "memory", "none");
+	loop->posts_tail = &loop->posts;
+	loop->armed = NEVER;
+	atomic_init(&loop->thread, pthread_self());
+	pthread_mutex_init(&loop->lock, NULL);
+	pthread_cond_init(&loop->called, NULL);
+	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (loop->epoll_fd < 0 || loop->wake_fd < 0 || loop->timer_fd < 0)
+		ret = -errno;
+	else if ((ret = epoll_update(loop, EPOLL_CTL_ADD, loop->wake_fd, EPOLLIN,
+				     &loop->wake_fd)) == 0)
+		ret = epoll_update(loop, EPOLL_CTL_ADD, loop->timer_fd, EPOLLIN, &loop->timer_fd);
+	if (ret < 0) {
+		loop_destroy(loop);
+		errno = -ret;
+		return error_set(err, ret, "start", "event loop", "", "a few descriptors", "%m");
+	}
+	*out = loop;
+	return 0;
+}
+
+static void free_dead(struct loop *loop)
+{
+	while (loop->dead) {
+		struct loop_fd *lfd = loop->dead;
+
+		loop->dead = lfd->next_dead;
+		free(lfd);
+	}
+}
+
+static void close_fd(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void loop_destroy(struct loop *loop)
+{
+	if (!loop)
+		return;
+	free_dead(loop);
+	while (loop->posts) {
+		struct post *post = loop->posts;
+
+		loop->posts = post->next;
+		free(post);
+	}
+	close_fd(loop->epoll_fd);
+	close_fd(loop->wake_fd);
+	close_fd(loop->timer_fd);
+	pthread_cond_destroy(&loop->called);
+	pthread_mutex_destroy(&loop->lock);
+	free(loop);
+}
+
+int loop_fd_add(struct loop *loop, int fd, uint32_t events, loop_fd_fn fn, void *opaque,
+		struct loop_fd **out)
+{
+	struct loop_fd *lfd = calloc(1, sizeof(*lfd));
+	int ret;
+
+	*out = NULL;
+	if (!lfd)
+		return -ENOMEM;
+	lfd->loop = loop;
+	lfd->fd = fd;
+	lfd->fn = fn;
+	lfd->opaque = opaque;
+	ret = loop_fd_events(lfd, events);
+	if (ret < 0) {
+		free(lfd);
+		return ret;
+	}
+	*out = lfd;
+	return 0;
+}
+
+int loop_fd_events(struct loop_fd *lfd, uint32_t events)
+{
+	int op, ret;
+
+	if (events == lfd->events)
+		return 0;
+	/* epoll reports a hang-up even to those who ask for nothing, again and again. */
+	op = !events ? EPOLL_CTL_DEL : lfd->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	ret = epoll_update(lfd->loop, op, lfd->fd, events, lfd);
+	if (ret == 0)
+		lfd->events = events;
+	return ret;
+}
+
+void loop_fd_del(struct loop_fd *lfd)
+{
+	struct loop *loop;
+
+	if (!lfd)
+		return;
+	loop = lfd->loop;
+	loop_fd_events(lfd, 0);
+	lfd->fn = NULL;
+	lfd->next_dead = loop->dead;
+	loop->dead = lfd;
+	if (!loop->dispatching)
+		free_dead(loop);
+}
+
+static void timer_unlink(struct loop_timer *timer)
+{
+	struct loop_timer **p = &timer->loop->timers;
+
+	if (timer->deadline == NEVER)
+		return;
+	while (*p != timer)
+		p = &(*p)->next;
+	*p = timer->next;
+	timer->deadline = NEVER;
+}
+
+int loop_timer_add(struct loop *loop, loop_fn fn, void *opaque, struct loop_timer **out)
+{
+	struct loop_timer *timer = calloc(1, sizeof(*timer));
+
+	*out = timer;
+	if (!timer)
+		return -ENOMEM;
+	timer->loop = loop;
+	timer->fn = fn;
+	timer->opaque = opaque;
+	timer->deadline = NEVER;
+	return 0;
+}
+
+void loop_timer_set(struct loop_timer *timer, int64_t ns)
+{
+	struct loop_timer **p = &timer->loop->timers;
+
+	timer_unlink(timer);
+	if (ns < 0 || __builtin_add_overflow(now(), ns, &timer->deadline)) {
+		timer->deadline = NEVER;
+		return;
+	}
+	while (*p && (*p)->deadline <= timer->deadline)
+		p = &(*p)->next;
+	timer->next = *p;
+	*p = timer;
+}
+
+void loop_timer_del(struct loop_timer *timer)
+{
+	if (!timer)
+		return;
+	timer_unlink(timer);
+	free(timer);
+}
+
+/* Called before every wait, so that setting a timer costs no system call of its own. */
+static void arm_timerfd(struct loop *loop)
+{
+	int64_t first = loop->timers ? loop->timers->deadline : NEVER;
+	struct itimerspec spec = { 0 };
+
+	if (first == loop->armed)
+		return;
+	if (first != NEVER) {
+		spec.it_value.tv_sec = first / SECOND;
+		spec.it_value.tv_nsec = first % SECOND;
+	}
+	timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+	loop->armed = first;
+}
+
+static void run_timers(struct loop *loop)
+{
+	int64_t until = now();
+
+	while (loop->timers && loop->timers->deadline <= until) {
+		struct loop_timer *timer = loop->timers;
+
+		timer_unlink(timer);
+		timer->fn(timer->opaque); /* which may delete it */
+	}
+}
+
+static void add_post(struct loop *loop, struct post *post)
+{
+	if (!loop->posts)
+		wake(loop);
+	*loop->posts_tail = post;
+	loop->posts_tail = &post->next;
+}
+
+void loop_post(struct loop *loop, loop_fn fn, void *opaque)
+{
+	struct post *post = calloc(1, sizeof(*post));
+
+	if (!post)
+		abort(); /* a lost post would be a hang that nobody can explain */
+	post->fn = fn;
+	post->opaque = opaque;
+	pthread_mutex_lock(&loop->lock);
+	add_post(loop, post);
+	pthread_mutex_unlock(&loop->lock);
+}
+
+void loop_call(struct loop *loop, loop_fn fn, void *opaque)
+{
+	bool done = false;
+	struct post post = { .fn = fn, .opaque = opaque, .done = &done };
+
+	pthread_mutex_lock(&loop->lock);
+	if (!loop->running || loop_is_current(loop)) {
+		pthread_mutex_unlock(&loop->lock);
+		fn(opaque);
+		return;
+	}
+	add_post(loop, &post);
+	while (!done)
+		pthread_cond_wait(&loop->called, &loop->lock);
+	pthread_mutex_unlock(&loop->lock);
+}
+
+/* Run what has been posted up to now, and with @all what is posted meanwhile. Lock held. */
+static void run_posts(struct loop *loop, bool all)
+{
+	do {
+		struct post *post = loop->posts;
+
+		loop->posts = NULL;
+		loop->posts_tail = &loop->posts;
+		while (post) {
+			struct post *next = post->next;
+
+			pthread_mutex_unlock(&loop->lock);
+			post->fn(post->opaque);
+			pthread_mutex_lock(&loop->lock);
+			if (post->done) {
+				*post->done = true;
+				pthread_cond_broadcast(&loop->called);
+			} else {
+				free(post);
+			}
+			post = next;
+		}
+	} while (all && loop->posts);
+}
+
+static void dispatch(struct loop *loop, const struct epoll_event *ev)
+{
+	struct loop_fd *lfd = ev->data.ptr;
+
+	if (ev->data.ptr == &loop->wake_fd) {
+		drain(loop->wake_fd);
+		pthread_mutex_lock(&loop->lock);
+		run_posts(loop, false);
+		pthread_mutex_unlock(&loop->lock);
+	} else if (ev->data.ptr == &loop->timer_fd) {
+		drain(loop->timer_fd);
+		loop->armed = NEVER;
+		run_timers(loop);
+	} else if (lfd->fn && lfd->events) {
+		uint32_t events = ev->events & (lfd->events | EPOLLERR | EPOLLHUP);
+
+		if (events)
+			lfd->fn(lfd->opaque, events);
+	}
+}
+
+void loop_run(struct loop *loop)
+{
+	struct epoll_event events[BATCH];
+
+	atomic_store(&loop->thread, pthread_self());
+	pthread_mutex_lock(&loop->lock);
+	loop->running = true;
+	pthread_mutex_unlock(&loop->lock);
+	while (!atomic_load(&loop->stop)) {
+		int n;
+
+		arm_timerfd(loop);
+		n = epoll_wait(loop->epoll_fd, events, BATCH, -1);
+		loop->dispatching = true;
+		for (int i = 0; i < n; i++)
+			dispatch(loop, &events[i]);
+		loop->dispatching = false;
+		free_dead(loop);
+	}
+	/* Nobody may be left waiting in loop_call. */
+	pthread_mutex_lock(&loop->lock);
+	run_posts(loop, true);
+	loop->running = false;
+	pthread_mutex_unlock(&loop->lock);
+	atomic_store(&loop->stop, false);
+}
+
+void loop_stop(struct loop *loop)
+{
+	atomic_store(&loop->stop, true);
+	wake(loop);
+}
+
+bool loop_is_current(const struct loop *loop)
+{
+	return pthread_equal(atomic_load(&loop->thread), pthread_self());
+}
