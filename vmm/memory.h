@@ -67,7 +67,8 @@ int memory_write(const struct memory *mem, uint64_t gpa, const void *buf, size_t
 void memory_mark_dirty(const struct memory *mem, uint64_t gpa, uint64_t len);
 
 /* Move our own bits of pages [@first, @first + @n) of a region into @bitmap (or-ed), clearing them.
- * @first is a multiple of 64. */
+ * @bitmap is the whole region's, from page 0. @first is a multiple of 64, and so is @n unless the
+ * range ends with the region. Any thread. */
 void memory_fetch_own(struct memory_region *region, uint64_t first, uint64_t n, uint64_t *bitmap);
 
 #endif
