@@ -5,6 +5,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -271,12 +272,22 @@ static void *run(void *opaque)
 	return NULL;
 }
 
+static void say_running(void *opaque)
+{
+	sem_post(opaque);
+}
+
 static void posts_and_calls_from_many_threads(void **state)
 {
 	static struct poster posters[THREADS];
 	pthread_t loop_thread;
+	sem_t running;
 
+	/* Calls overtake posts as long as the loop does not run. */
+	sem_init(&running, 0, 0);
+	loop_post(*state, say_running, &running);
 	pthread_create(&loop_thread, NULL, run, *state);
+	sem_wait(&running);
 	for (int i = 0; i < THREADS; i++) {
 		posters[i] = (struct poster){ .loop = *state, .ordered = true, .on_loop = true };
 		pthread_create(&posters[i].thread, NULL, post_all, &posters[i]);
