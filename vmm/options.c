@@ -39,22 +39,29 @@ static unsigned int distance(const char *a, size_t la, const char *b, size_t lb)
 	return row[lb];
 }
 
+unsigned int name_distance(const char *name, size_t len, const char *known)
+{
+	size_t known_len = strlen(known);
+	unsigned int d;
+
+	if (len >= NAME_ROOM || known_len >= NAME_ROOM)
+		return NAME_FAR;
+	if (len >= 3 && strncmp(name, known, len) == 0)
+		return 1; /* a beginning of it */
+	d = distance(name, len, known, known_len);
+	return d < len / 3 + 2 ? d : NAME_FAR;
+}
+
 /* The option that @name most likely was meant to be, NULL when none is near. */
 static const char *nearest(const char *name, size_t len, const struct option_spec *specs,
 			   unsigned int n)
 {
-	unsigned int best = (unsigned int)len / 3 + 2;
+	unsigned int best = NAME_FAR;
 	const char *found = NULL;
 
-	for (unsigned int i = 0; i < n && len < NAME_ROOM; i++) {
-		size_t known = strlen(specs[i].name);
-		unsigned int d;
+	for (unsigned int i = 0; i < n; i++) {
+		unsigned int d = name_distance(name, len, specs[i].name);
 
-		if (known >= NAME_ROOM)
-			continue;
-		d = distance(name, len, specs[i].name, known);
-		if (len >= 3 && strncmp(name, specs[i].name, len) == 0)
-			d = 1; /* a beginning of it */
 		if (d < best) {
 			best = d;
 			found = specs[i].name;
