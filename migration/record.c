@@ -253,10 +253,11 @@ static int read_meta(struct record_reader *r, const struct wire_header *h, struc
 	uint32_t crc;
 	int ret;
 
-	if (rec->meta_len > r->meta_size) {
+	/* Empty metadata is a pointer too. */
+	if (!r->meta || rec->meta_len > r->meta_size) {
 		free(r->meta);
 		r->meta_size = 0;
-		r->meta = malloc(rec->meta_len);
+		r->meta = malloc(rec->meta_len ? rec->meta_len : 1);
 		if (!r->meta)
 			return error_set(err, -ENOMEM, "stream", rec->device, "metadata", "",
 					 "no memory for %u bytes", rec->meta_len);
