@@ -6,9 +6,19 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Texts come from streams, trees and peers too: no escape sequence may reach a terminal. */
+static void disarm(char *text)
+{
+	for (; *text; text++) {
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
+	}
+}
+
 static void copy(char *to, size_t size, const char *from)
 {
 	snprintf(to, size, "%s", from ? from : "");
+	disarm(to);
 }
 
 int error_set(struct error *err, int code, const char *phase, const char *device, const char *field,
@@ -26,6 +36,7 @@ int error_set(struct error *err, int code, const char *phase, const char *device
 	va_start(ap, got);
 	vsnprintf(err->got, sizeof(err->got), got, ap);
 	va_end(ap);
+	disarm(err->got);
 	return code;
 }
 
@@ -38,6 +49,7 @@ void error_expected(struct error *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(err->expected, sizeof(err->expected), fmt, ap);
 	va_end(ap);
+	disarm(err->expected);
 }
 
 void error_clear(struct error *err)

@@ -4,6 +4,7 @@
 #define VMM_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "vmm/error.h"
@@ -27,6 +28,11 @@ int options_parse(int argc, char **argv, const struct option_spec *specs, unsign
 		  struct error *err);
 /* Print the table as aligned help lines to stdout. */
 void options_help(const struct option_spec *specs, unsigned int n_specs);
+
+/* How far the first @len bytes of @name are from what they may have been meant to be, NAME_FAR when
+ * nobody would think so. */
+#define NAME_FAR 100U
+unsigned int name_distance(const char *name, size_t len, const char *known);
 
 /* "512", "64M", "1.5G" (powers of 1024; a bare number counts @unit bytes). */
 int parse_size(const char *text, uint64_t unit, uint64_t *bytes, struct error *err);

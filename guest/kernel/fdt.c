@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Devicetree Specification 0.4, chapter 5: the flattened format. */
 #include "fdt.h"
-#include "program.h"
+#include "mem.h"
 
 enum {
-	FDT_MAGIC = 0xd00dfeedu,
-	FDT_BEGIN_NODE = 1,
-	FDT_END_NODE = 2,
-	FDT_PROP = 3,
-	FDT_NOP = 4,
-	FDT_END = 9,
+	MAGIC = 0xd00dfeedu,
+	BEGIN_NODE = 1,
+	END_NODE = 2,
+	PROP = 3,
+	NOP = 4,
+	END = 9,
 	HEADER_SIZE = 40,
 	MAX_DEPTH = 16,
 };
@@ -94,7 +94,7 @@ bool fdt_walk(const void *fdt, uint64_t size, void (*visit)(const struct fdt_nod
 	struct walk w = { .depth = -1 };
 	uint32_t token;
 
-	if (size < HEADER_SIZE || be32(h) != FDT_MAGIC || be32(h + 4) > size)
+	if (size < HEADER_SIZE || be32(h) != MAGIC || be32(h + 4) > size)
 		return false;
 	uint32_t total = be32(h + 4), structs = be32(h + 8), strings = be32(h + 12);
 	w.strings_size = be32(h + 32);
@@ -105,20 +105,19 @@ bool fdt_walk(const void *fdt, uint64_t size, void (*visit)(const struct fdt_nod
 	w.structs = h + structs;
 	w.strings = h + strings;
 	while (next_cell(&w, &token)) {
-		if (token == FDT_PROP) {
+		if (token == PROP) {
 			if (!add_prop(&w))
 				return false;
 			continue;
 		}
-		if (w.open && token != FDT_NOP) {
+		if (w.open && token != NOP) {
 			visit(&w.node);
 			w.open = false;
 		}
-		if (token == FDT_END)
+		if (token == END)
 			return w.depth == -1;
-		if (token == FDT_END_NODE
-			    ? w.depth-- < 0
-			    : token != FDT_NOP && (token != FDT_BEGIN_NODE || !begin_node(&w)))
+		if (token == END_NODE ? w.depth-- < 0
+				      : token != NOP && (token != BEGIN_NODE || !begin_node(&w)))
 			return false;
 	}
 	return false;

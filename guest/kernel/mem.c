@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The few functions of <string.h> that are used here or that the compiler calls by itself. */
-#include "program.h"
+#include <stdint.h>
+#include "mem.h"
 
 void *memcpy(void *to, const void *from, size_t size)
 {

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "mem.h"
 
 struct program {
 	const char *name;
@@ -47,12 +48,5 @@ bool option_is(const char *key, const char *value, bool otherwise);
  * *size is its length; calling again with the result as @from finds the next one.
  */
 const char *option_find(const char *key, const char *from, size_t *size);
-
-/* mem.c: the compiler may call these on its own account. */
-void *memcpy(void *to, const void *from, size_t size);
-void *memset(void *to, int byte, size_t size);
-int memcmp(const void *a, const void *b, size_t size);
-size_t strlen(const char *s);
-int strcmp(const char *a, const char *b);
 
 #endif

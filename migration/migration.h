@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The migration of a machine, outgoing or incoming: parameters, figures, and the life of the
+ * thread that does it. One at a time.
+ *
+ * Threads: the object belongs to the loop thread. The migration's thread (source.c, destination.c)
+ * is started by migration_start() and ends by migration_finish(), which posts to the loop; the loop
+ * thread never waits for it before that, because it may be in loop_call(). What both look at is
+ * atomic, or guarded by the lock where it says so.
+ */
+#ifndef MIGRATION_MIGRATION_H
+#define MIGRATION_MIGRATION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "migration/channel.h"
+#include "vmm/vm.h"
+
+struct protocol;
+
+/* As in the public QMP schema. */
+enum migration_status {
+	MIGRATION_NONE,
+	MIGRATION_SETUP,
+	MIGRATION_ACTIVE,
+	MIGRATION_DEVICE, /* the guest is paused */
+	MIGRATION_CANCELLING,
+	MIGRATION_COMPLETED,
+	MIGRATION_FAILED,
+	MIGRATION_CANCELLED,
+	MIGRATION_STATUSES,
+};
+
+/* Set by the control socket at any time, looked at by the thread as it goes. */
+struct migration_params {
+	_Atomic uint64_t max_bandwidth;	 /* bytes a second, 0: no limit */
+	_Atomic uint64_t downtime_limit; /* ms */
+	_Atomic uint64_t timeout;	 /* s in all, 0: none */
+	_Atomic bool force;		 /* at the timeout switch over instead of giving up */
+	_Atomic int iovecs;		 /* of one system call, 1 to IOV_MAX */
+	_Atomic bool copy;		 /* copy guest memory before sending it, to compare */
+	_Atomic bool verify;		 /* checksum all RAM on both sides at switchover */
+	_Atomic int deadline_ms;	 /* of every step instead of the protocol's own, 0: those */
+};
+
+/* Of the last migration, written by its thread. They only grow until the next one starts. */
+struct migration_stats {
+	_Atomic uint64_t started_ns, setup_ns, total_ns; /* CLOCK_MONOTONIC; durations */
+	_Atomic uint64_t pages_data, pages_zero;	 /* sent or received */
+	_Atomic uint64_t ram_total;			 /* bytes of guest RAM */
+	_Atomic uint64_t rounds;			 /* passes over RAM begun */
+	_Atomic uint64_t records;
+	_Atomic uint64_t bytes_xfer, bytes_referenced, bytes_copied;
+	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;
+	_Atomic uint64_t send_ns; /* time spent sending RAM */
+	/* These go up and down. */
+	_Atomic uint64_t remaining;  /* bytes of RAM known to be still to send */
+	_Atomic uint64_t dirty_rate; /* pages a second, over the last round */
+	_Atomic uint64_t bandwidth;  /* bytes a second while sending */
+	_Atomic uint64_t expected_downtime_ms;
+	/* Known at the end. */
+	_Atomic uint64_t blackout_ns;
+	const char *_Atomic blackout_method; /* "clock" or "round-trip", NULL: not known */
+};
+
+struct migration {
+	struct vm *vm;
+	struct migration_params params;
+	struct migration_stats stats;
+	_Atomic enum migration_status status;
+	bool incoming; /* which way the last one went */
+	bool file;     /* to or from a saved machine; nobody answers */
+	char uri[256];
+	void *overrides; /* of an incoming one: tree with host-local properties, or NULL */
+
+	/* Valid when the status says that the last one has ended. */
+	struct error error;
+	bool handed_over; /* COMMIT was sent and nobody said RUNNING */
+
+	/* The thread, and what interrupts it. */
+	bool started; /* there is a thread to join */
+	pthread_t thread;
+	int cancel_fd; /* eventfd, readable once cancelled */
+	_Atomic bool cancelled, timed_out;
+	pthread_mutex_t lock; /* of the next three */
+	struct channel *channel;
+	bool committing;	    /* too late to cancel */
+	struct error cancel_reason; /* empty: a person's wish */
+	struct loop_timer *timer;
+
+	int (*run)(struct migration *m, struct error *err);
+	void (*ended)(struct migration *m, int ret);
+	struct channel_listener *listener;
+
+	/* Builds the machine of an incoming migration: vm_realize, or what a test wants. */
+	int (*realize)(struct vm *vm, const void *fdt, bool incoming, struct error *err);
+
+	struct vm_listener vm_listener;
+};
+
+/* The migration object of @vm, made at the first call; NULL without memory. Loop thread. */
+struct migration *migration_get(struct vm *vm);
+
+bool migration_is_active(const struct migration *m);
+const char *migration_status_name(enum migration_status status);
+/* Change the status and tell the control socket; a cancel that came before wins. Any thread. */
+void migration_set_status(struct migration *m, enum migration_status status);
+/* Tell the control socket (control.c): MIGRATION, with all that query-migrate says at the end of
+ * one; MIGRATION_PASS. Any thread. */
+void migration_event(struct migration *m, enum migration_status status);
+void migration_pass_event(struct migration *m, uint64_t pass);
+
+/*
+ * Start the thread: @run does the migration, @ended is called on the loop thread when it is over,
+ * with what @run returned. -EBUSY when one is active. Loop thread.
+ */
+int migration_start(struct migration *m, const char *uri, bool incoming,
+		    int (*run)(struct migration *m, struct error *err),
+		    void (*ended)(struct migration *m, int ret), struct error *err);
+
+/*
+ * Ask for the end of it; @reason may be NULL. Does not wait. -EBUSY when the guest has been
+ * committed to the other side already, -ENOENT when there is none. Loop thread.
+ */
+int migration_cancel(struct migration *m, const struct error *reason, struct error *err);
+
+/* ---- For the migration's thread ---- */
+
+/* @ch is what a cancel has to interrupt; NULL before it is closed. -ECANCELED after a cancel. */
+int migration_set_channel(struct migration *m, struct channel *ch, struct error *err);
+/* 0, or -ECANCELED with the reason. */
+int migration_check(struct migration *m, struct error *err);
+/* From the return of 0 on it cannot be cancelled any more. */
+int migration_commit(struct migration *m, struct error *err);
+/* Sleep, but not longer than to a cancel. */
+void migration_sleep(struct migration *m, uint64_t ns);
+/* Put the costs of the stream into the figures. */
+void migration_count(struct migration *m, const struct protocol *p);
+
+/* ---- The two directions and the file; loop thread ---- */
+
+/* Send the machine to @uri; file:PATH saves it and lets it go on. */
+int source_start(struct vm *vm, const char *uri, struct error *err);
+/*
+ * Listen at @uri and receive a machine; for file:PATH restore it. @overrides: a tree whose host-…
+ * properties replace those of the machine that comes, or NULL; copied. *@bound, unless NULL, gets
+ * the URI to connect to, valid while the migration lasts.
+ */
+int destination_start(struct vm *vm, const char *uri, const void *overrides, const char **bound,
+		      struct error *err);
+
+#endif

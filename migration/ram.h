@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Guest RAM on its way. A round is one pass over the pages that are dirty; it goes out as records
+ * of one table of runs and the pages of all data runs (record.h).
+ *
+ * The order that makes it correct: a page's dirty bit is cleared (ours when its run is planned,
+ * KVM's just before) and only then is the page looked at and queued. Whoever writes to it from then
+ * on sets the bit again, so whatever was sent, a later round repairs it.
+ */
+#ifndef MIGRATION_RAM_H
+#define MIGRATION_RAM_H
+
+#include <stdint.h>
+
+#include "migration/migration.h"
+#include "migration/protocol.h"
+#include "migration/rate.h"
+
+/* Payload of one record, and so of one system call and one step of the rate limit. */
+#define RAM_BATCH (4UL << 20)
+/* Pages of one record, the zero ones included: a cancel is seen that often. */
+#define RAM_BATCH_PAGES 65536
+
+struct ram_save {
+	struct vm *vm;
+	struct migration *m;
+	struct protocol *p;
+	uint64_t batch_max; /* bytes of payload the other side takes in one record */
+	uint64_t *bitmap[MEMORY_MAX_REGIONS]; /* pages still to send */
+	uint64_t dirty;			      /* … their number */
+	uint64_t fetched_ns;		      /* when the dirty log was read last */
+	struct rate_limit limit;
+	struct bandwidth bandwidth;
+
+	/* The record being put together. */
+	unsigned int n;
+	uint64_t payload; /* bytes */
+	uint64_t pages;	  /* of all runs */
+	struct ram_run runs[RAM_RUNS_MAX];
+	uint8_t wire[RAM_RUNS_MAX * RAM_RUN_WIRE];
+};
+
+/* Get ready; all pages are to be sent. About 20 KiB: lives on the heap. The dirty log, if the
+ * guest runs, must have been started before. */
+int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, uint64_t batch_max,
+		  struct error *err);
+void ram_save_free(struct ram_save *s);
+
+/* Add what was written since the last call to what is to be sent. */
+int ram_save_fetch(struct ram_save *s, struct error *err);
+
+/*
+ * Send all that is to be sent. @live: the guest runs, so the log is cleared and max-bandwidth is
+ * kept; such a round also ends early, without an error, when the time is up and the switch-over is
+ * to be forced. All is flushed on return.
+ */
+int ram_save_round(struct ram_save *s, bool live, struct error *err);
+
+/* Bytes still to send, as far as known, and how long that takes; UINT64_MAX: not known yet. */
+uint64_t ram_save_remaining(const struct ram_save *s);
+uint64_t ram_save_remaining_ns(const struct ram_save *s);
+
+/* The receiving side. */
+struct ram_load {
+	struct memory *mem;
+	struct migration *m;
+	uint64_t *touched[MEMORY_MAX_REGIONS]; /* pages that may hold something */
+	struct ram_run runs[RAM_RUNS_MAX];
+	struct iovec iov[RAM_RUNS_MAX];
+};
+
+/* @mem is fresh: what our own log does not show as written reads as zero. */
+int ram_load_init(struct ram_load *l, struct migration *m, struct memory *mem, struct error *err);
+void ram_load_free(struct ram_load *l);
+
+/* Put RAM record @rec in its place. All of it is checked before anything is written. */
+int ram_load_record(struct ram_load *l, struct protocol *p, const struct record *rec,
+		    struct error *err);
+
+/* CRC32C of all RAM in the order of gpa. */
+uint32_t ram_checksum(const struct memory *mem);
+
+#endif
