@@ -107,8 +107,9 @@ struct device {
 	static const struct device_class *const c##_entry \
 		__attribute__((used, section("device_classes"))) = &(c)
 
-extern const struct device_class *const __start_device_classes[];
-extern const struct device_class *const __stop_device_classes[];
+/* Weak: a program may have no device at all. */
+extern const struct device_class *const __start_device_classes[] __attribute__((weak));
+extern const struct device_class *const __stop_device_classes[] __attribute__((weak));
 #define for_each_class(pp)                                                  \
 	for (const struct device_class *const *pp = __start_device_classes; \
 	     pp < __stop_device_classes; pp++)
