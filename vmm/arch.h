@@ -22,8 +22,8 @@ void arch_memory_hole(uint64_t *start, uint64_t *end);
 int arch_mmio_slot(unsigned int i, uint64_t *gpa, uint64_t *size, uint32_t *gsi);
 
 /* Nodes below the root that every machine of this architecture has: vCPUs, interrupt controllers,
- * clock. Appended to an open tree. */
-int arch_tree(struct machine_tree *mt, unsigned int cpus, struct error *err);
+ * clock. Appended to the root of @fdt, which has room; returns 0 or a libfdt error. */
+int arch_tree(void *fdt, unsigned int cpus);
 
 /* In-kernel interrupt controllers and the like: after KVM_CREATE_VM, before vCPUs. */
 int arch_vm_init(struct vm *vm, struct error *err);
