@@ -24,6 +24,8 @@ static const struct {
 	{ 2, "avx" }, { 5, "avx512 opmask" }, { 6, "avx512 zmm high" }, { 7, "avx512 zmm16" }
 };
 
+#define N_COMPONENTS (sizeof(components) / sizeof(components[0]))
+
 /* Intel SDM volume 4; those with a pattern are written first, since they matter to nobody here. */
 static struct msr {
 	const char *name;
@@ -125,11 +127,34 @@ static void watch(unsigned at, unsigned size)
 	}
 }
 
+/*
+ * Sets xcr0 to what there is of x87, SSE and the components; returns why others are missing. Some
+ * hosts (QEMU's emulated SVM before 9.0) do not see XSETBV and put back the old value at the next
+ * exit, so it is read again after one.
+ */
+static const char *enable_xsave(void)
+{
+	uint32_t low, high;
+
+	if (!(cpuid(1, 0).ecx & CPUID_XSAVE) || !option_number("xsave", 1))
+		return " (no XSAVE)";
+	xcr0 = X87_SSE;
+	for (unsigned i = 0; i < N_COMPONENTS; i++)
+		xcr0 |= cpuid(0xd, 0).eax & 1u << components[i].bit;
+	syscall(SYS_XSETBV, xcr0, 0, 0, NULL);
+	console_get();
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	if (low != xcr0) {
+		xcr0 = 0;
+		return " (the host forgets XCR0)";
+	}
+	memcpy(loaded + XSTATE_BV, &xcr0, 8);
+	return " (no CPUID)";
+}
+
 /* Intel SDM volume 1, table 10-2 (FXSAVE) and 13.4 (XSAVE). */
 static void prepare_registers(void)
 {
-	bool xsave = cpuid(1, 0).ecx & CPUID_XSAVE && option_number("xsave", 1);
-
 	loaded[0] = 0x7f; /* FCW */
 	loaded[1] = 0x03;
 	loaded[4] = 0xff;  /* FTW: all in use */
@@ -139,20 +164,12 @@ static void prepare_registers(void)
 	for (unsigned i = 0; i < 8; i++)
 		watch(32 + 16 * i, 10); /* ST0 to ST7 */
 	watch(160, 256);		/* XMM0 to XMM15 */
-	if (xsave) {
-		xcr0 = X87_SSE;
-		for (unsigned i = 0; i < sizeof(components) / sizeof(components[0]); i++)
-			xcr0 |= cpuid(0xd, 0).eax & 1u << components[i].bit;
-		syscall(SYS_XSETBV, xcr0, 0, 0, NULL);
-		memcpy(loaded + XSTATE_BV, &xcr0, 8);
-	}
-	for (unsigned i = 0; i < sizeof(components) / sizeof(components[0]); i++) {
+	const char *why_not = enable_xsave();
+	for (unsigned i = 0; i < N_COMPONENTS; i++) {
 		struct cpuid where = cpuid(0xd, components[i].bit);
 		bool there = xcr0 >> components[i].bit & 1;
 		print("%s %s%s\n", there ? "checked:" : "skip:", components[i].name,
-		      there   ? ""
-		      : xsave ? " (no CPUID)"
-			      : " (no XSAVE)");
+		      there ? "" : why_not);
 		if (there)
 			watch(where.ebx, where.eax);
 	}
