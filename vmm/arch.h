@@ -25,7 +25,9 @@ int arch_mmio_slot(unsigned int i, uint64_t *gpa, uint64_t *size, uint32_t *gsi)
  * clock. Appended to the root of @fdt, which has room; returns 0 or a libfdt error. */
 int arch_tree(void *fdt, unsigned int cpus);
 
-/* In-kernel interrupt controllers and the like: after KVM_CREATE_VM, before vCPUs. */
+/* In-kernel interrupt controllers, the CPU model: after KVM_CREATE_VM, before vCPUs. What a tree
+ * from options leaves open (the table of CPU features) is filled in vm->tree; what a tree from a
+ * stream asks for and this host lacks is an error that names it. */
 int arch_vm_init(struct vm *vm, struct error *err);
 void arch_vm_free(struct vm *vm);
 
@@ -34,11 +36,8 @@ int arch_vcpu_exit(struct vcpu *vcpu);
 /* Before the first vCPU runs again after a pause. Loop thread or a migration's. */
 void arch_resume(struct vm *vm);
 
-/* Print registers and the instruction bytes. Parked, or on its own thread. */
-void arch_vcpu_dump(struct vcpu *vcpu, FILE *out);
-
-/* Clear what boot needs cleared and place the image of /chosen; see vmm/loader.h. */
-struct boot_image;
-int arch_boot(struct vm *vm, const struct boot_image *image, struct error *err);
+/* The guest has crashed: print what happened and what it usually means, registers, instruction
+ * bytes, the exits before. vCPU thread. */
+void arch_vcpu_report(struct vcpu *vcpu, FILE *out);
 
 #endif

@@ -57,6 +57,9 @@ void vcpu_wait_parked(struct vcpu *vcpu);
 /* Let it run. */
 void vcpu_unpark(struct vcpu *vcpu);
 
+/* Note the access that the exit at hand was about. Its own thread. */
+void vcpu_trace_access(struct vcpu *vcpu, uint64_t addr, const void *data, unsigned int len,
+		       bool write);
 /* Print the exits before now, oldest first. */
 void vcpu_trace_print(const struct vcpu *vcpu, FILE *out);
 const char *vcpu_exit_name(uint32_t reason);

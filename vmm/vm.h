@@ -4,8 +4,8 @@
  * can hold two machines at once.
  *
  * Life: vm_create() makes an empty one with a loop; vm_realize() builds what a machine tree
- * describes, paused; vm_load() puts the boot image in place; vm_resume() and vm_pause() let it
- * run and hold it; loop_run(vm->loop) dispatches until the machine has ended.
+ * describes, paused; vm_reset() puts the boot image in place; vm_set_state() lets it run and holds
+ * it; loop_run(vm->loop) dispatches until the machine has ended.
  */
 #ifndef VMM_VM_H
 #define VMM_VM_H
@@ -46,6 +46,8 @@ struct vm_listener {
 	void (*changed)(void *opaque, enum vm_state from, enum vm_state to);
 	/* The machine was reset, by the guest or by a person. */
 	void (*reset)(void *opaque, bool guest);
+	/* The machine is about to be destroyed: end the threads that use it. */
+	void (*gone)(void *opaque);
 	void *opaque;
 	struct vm_listener *next;
 };
@@ -61,13 +63,19 @@ struct vm {
 	void *tree;		/* the machine tree, malloc'd, fdt_totalsize() bytes */
 	char *name;		/* --name, may be NULL */
 
-	pthread_mutex_t run_lock; /* one pause or resume at a time; see vm.c for the lock order */
-	_Atomic enum vm_state state;
+	_Atomic enum vm_state state;   /* changed on the loop thread only, read by any */
+	bool vcpus_run;		       /* not paused; loop thread */
 	_Atomic unsigned int requests; /* VM_REQUEST_* filed for the loop thread */
+	int request_fd;		       /* eventfd that wakes it */
+	struct loop_fd *request_watch;
+	int signal_fd; /* SIGINT and the like, by serve.c; -1 before */
+	struct loop_fd *signal_watch;
 	_Atomic int exit_status;
 	bool exit_on_reset;  /* --on-reboot exit */
 	bool reset_on_crash; /* --on-crash reset */
 	bool stay;	     /* --stay: do not end when the guest has left, ended or crashed */
+	bool manual_protect; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
+	bool dirty_logging;
 
 	uint64_t paused_at;  /* ns of CLOCK_MONOTONIC: last pause had every vCPU out of the guest */
 	uint64_t resumed_at; /* ns: vCPUs were let go */
@@ -96,27 +104,19 @@ void vm_destroy(struct vm *vm);
  */
 int vm_realize(struct vm *vm, const void *fdt, bool incoming, struct error *err);
 
-/* Put the boot image of /chosen into memory and the registers of the first vCPU. */
-int vm_load(struct vm *vm, struct error *err);
-
-/*
- * Stop every vCPU, then the queue work of every device. From the return of this nothing writes
- * guest memory. Nested calls do nothing. Any thread but a vCPU's.
- */
-void vm_pause(struct vm *vm);
-/* The reverse. Any thread but a vCPU's. */
-void vm_resume(struct vm *vm);
-
 /*
  * Move to another state; illegal moves (the table is in vm.c) return -EINVAL and change nothing.
- * Pauses and resumes as the states want it: VM_RUNNING runs, all others do not. Any thread but a
- * vCPU's; listeners are called on the loop thread, later.
+ * VM_RUNNING runs, all others do not: leaving it stops every vCPU, then the queue work of every
+ * device, so that from the return of this nothing writes guest memory. A guest that has ended on
+ * the way out of VM_RUNNING gives -ECANCELED. The work and the listeners are done on the loop
+ * thread. Any thread but a vCPU's.
  */
 int vm_set_state(struct vm *vm, enum vm_state to, struct error *err);
 const char *vm_state_name(enum vm_state state);
 
-/* Reset all devices and vCPUs and load the boot image again. Loop thread. */
-int vm_reset(struct vm *vm, struct error *err);
+/* Reset all devices and vCPUs and put the boot image of /chosen in place. Keeps the state (a
+ * running machine runs on). @guest: the guest asked for it. Loop thread. */
+int vm_reset(struct vm *vm, bool guest, struct error *err);
 
 /* File a request for the loop thread. Any thread, also a signal handler. */
 void vm_request(struct vm *vm, unsigned int request);

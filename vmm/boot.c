@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Boot images: mapping the files of /chosen, finding the loader that knows the format. */
+#include "vmm/boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libfdt.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/loader.h"
+#include "vmm/vm.h"
+
+static int map_file(struct boot_file *file, const char *path, const char *what, struct error *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	void *data;
+
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		int ret = error_set(err, -errno, "boot", path, what, "a file to read", "%m");
+
+		if (fd >= 0)
+			close(fd);
+		return ret;
+	}
+	if (!S_ISREG(st.st_mode) || st.st_size == 0) {
+		close(fd);
+		return error_set(err, -EINVAL, "boot", path, what, "a regular file with content",
+				 S_ISREG(st.st_mode) ? "an empty file" : "another kind of file");
+	}
+	data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (data == MAP_FAILED)
+		return error_set(err, -errno, "boot", path, what, "to be mapped", "%m");
+	file->path = path;
+	file->data = data;
+	file->size = (size_t)st.st_size;
+	return 0;
+}
+
+static void unmap_file(struct boot_file *file)
+{
+	if (file->data)
+		munmap((void *)(uintptr_t)file->data, file->size);
+	file->data = NULL;
+}
+
+void boot_image_close(struct boot_image *image)
+{
+	unmap_file(&image->kernel);
+	unmap_file(&image->initrd);
+}
+
+static int find_loader(struct boot_image *image, struct error *err)
+{
+	char known[128] = "";
+
+	for_each_loader (l) {
+		if ((*l)->probe(&image->kernel)) {
+			image->loader = *l;
+			return 0;
+		}
+		if (known[0])
+			strncat(known, ", ", sizeof(known) - strlen(known) - 1);
+		strncat(known, (*l)->name, sizeof(known) - strlen(known) - 1);
+	}
+	error_set(err, -ENOEXEC, "boot", image->kernel.path, "format", "",
+		  "a file beginning with %02x %02x %02x %02x", image->kernel.data[0],
+		  image->kernel.size > 1 ? image->kernel.data[1] : 0,
+		  image->kernel.size > 2 ? image->kernel.data[2] : 0,
+		  image->kernel.size > 3 ? image->kernel.data[3] : 0);
+	error_expected(err, "one of: %s", known);
+	return -ENOEXEC;
+}
+
+int boot_image_open(struct vm *vm, struct boot_image *image, struct error *err)
+{
+	int chosen = fdt_path_offset(vm->tree, "/chosen");
+	const char *kernel = device_node_string(vm->tree, chosen, "host-kernel");
+	const char *initrd = device_node_string(vm->tree, chosen, "host-initrd");
+	const char *cmdline = device_node_string(vm->tree, chosen, "bootargs");
+	int ret;
+
+	memset(image, 0, sizeof(*image));
+	image->cmdline = cmdline ? cmdline : "";
+	if (!kernel)
+		return error_set(err, -EINVAL, "boot", "kernel", "", "a file (--kernel)", "none");
+	ret = map_file(&image->kernel, kernel, "kernel", err);
+	if (ret == 0 && initrd)
+		ret = map_file(&image->initrd, initrd, "initrd", err);
+	if (ret == 0)
+		ret = find_loader(image, err);
+	if (ret < 0)
+		boot_image_close(image);
+	return ret;
+}
+
+int boot_load(struct vm *vm, struct error *err)
+{
+	struct boot_image image;
+	int ret = boot_image_open(vm, &image, err);
+
+	if (ret < 0)
+		return ret;
+	ret = image.loader->load(vm, &image, err);
+	boot_image_close(&image);
+	return ret;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the commands that hold a machine (run, receive, restore) have in common: their options, and
+ * serving the machine until it ends.
+ */
+#ifndef VMM_RUN_H
+#define VMM_RUN_H
+
+#include <stdbool.h>
+
+#include "vmm/device.h"
+#include "vmm/error.h"
+#include "vmm/options.h"
+
+struct vm;
+
+#define MAX_DEVICE_ARGS 64
+#define MAX_SERVE_SPECS 48
+
+/* Options of devices, in the order they were given. */
+struct device_args {
+	struct {
+		const struct device_option *option;
+		const char *value; /* borrowed from argv */
+	} args[MAX_DEVICE_ARGS];
+	unsigned int n;
+};
+
+struct serve_options {
+	const char *control;   /* --control PATH, NULL for none */
+	const char *on_reboot; /* "reset" or "exit" */
+	const char *on_crash;  /* "exit" or "reset" */
+	bool stay;
+	struct device_args devices;
+	struct device_option_ref {
+		struct serve_options *serve;
+		const struct device_option *option;
+	} refs[MAX_SERVE_SPECS];
+	unsigned int n_refs;
+};
+
+/*
+ * Append the rows for the options above and for those of all device classes to @specs, which has
+ * room for MAX_SERVE_SPECS more; returns how many. @serve must outlive the parsing.
+ */
+unsigned int serve_specs(struct serve_options *serve, struct option_spec *specs);
+
+/* Let the device options that were given add their nodes. */
+int serve_add_devices(const struct serve_options *serve, struct machine_tree *mt,
+		      struct error *err);
+
+/* The tree @fdt with the host-local properties that the device options say; malloc'd. */
+int serve_override(const struct serve_options *serve, const void *fdt, void **out,
+		   struct error *err);
+
+/*
+ * From here on SIGINT, SIGTERM and SIGHUP end the machine in an orderly way, also while it is being
+ * built or received. To be called before any thread is made. Also opens the control socket.
+ */
+int serve_begin(struct vm *vm, const struct serve_options *serve, struct error *err);
+/* Dispatch until the machine has ended, then take down what serve_begin put up. Returns the exit
+ * status. */
+int serve_run(struct vm *vm);
+/* serve_begin undone without having run. */
+void serve_end(struct vm *vm);
+
+/* Print the errors of a command line and return STATUS_USAGE. */
+int usage_error(const char *command, const struct error *err);
+
+#endif
