@@ -127,6 +127,7 @@ static void *vcpu_main(void *opaque)
 
 	snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
 	pthread_setname_np(pthread_self(), name);
+	vcpu->tid = gettid();
 	if (!wait_unparked(vcpu))
 		return NULL;
 	while (run_once(vcpu))

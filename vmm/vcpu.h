@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "vmm/error.h"
 
@@ -36,6 +37,7 @@ struct vcpu {
 
 	pthread_t thread;
 	bool started;	      /* the thread exists */
+	pid_t tid;	      /* its kernel id, for people to find it */
 	pthread_mutex_t lock; /* of the three below */
 	pthread_cond_t cond;
 	bool want_park, want_quit;
