@@ -1,23 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Stand-ins for parts of the machine that have not been written yet; gone once they are. */
-#include <libfdt.h>
+/* Weak stand-ins for the control socket until it is there; then this file goes. */
+#include <errno.h>
 
-#include "vmm/arch.h"
-#include "vmm/vm.h"
+#include "vmm/control.h"
 
-__attribute__((weak)) int arch_tree(void *fdt, unsigned int cpus)
+__attribute__((weak)) int control_open(struct vm *vm, const char *path, struct error *err)
 {
-	(void)cpus;
-	return fdt_add_subnode(fdt, 0, "cpus") < 0 ? -FDT_ERR_NOSPACE : 0;
+	(void)vm;
+	return error_set(err, -ENOSYS, "start", path, "--control", "a control socket", "none yet");
 }
 
-__attribute__((weak)) void vm_request(struct vm *vm, unsigned int request)
+__attribute__((weak)) void control_close(struct vm *vm)
 {
-	vm->requests |= request;
-}
-
-__attribute__((weak)) void vm_request_exit(struct vm *vm, int status)
-{
-	vm->exit_status = status;
-	vm_request(vm, VM_REQUEST_EXIT);
+	(void)vm;
 }

@@ -108,7 +108,7 @@ void arch_vm_free(struct vm *vm)
 void arch_resume(struct vm *vm)
 {
 	/* Tells the guest's watchdogs of the pause; refused while the guest has no kvmclock, which
-	 * is then as it should be (KVM API 4.75). */
+	 * is then as it should be (KVM API 4.70). */
 	for (unsigned int i = 0; i < vm->n_vcpus; i++)
 		ioctl(vm->vcpus[i]->fd, KVM_KVMCLOCK_CTRL, 0);
 }
