@@ -13,7 +13,8 @@ LIBOBJS  := $(filter-out $(BUILD)/vmm/main.o,$(OBJS))
 
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
 	    -Wmissing-prototypes -Wold-style-definition -Wpointer-arith -Wundef -Wformat=2 \
-	    -Wwrite-strings -Wcast-qual -Wswitch-enum -Wvla -Werror
+	    -Wwrite-strings -Wcast-qual -Wswitch-enum -Wvla -Wno-gnu-variable-sized-type-not-at-end \
+	    -Werror
 SAN      ?=
 OPT      ?= -O2
 CPPFLAGS += -D_GNU_SOURCE -DFERRY_VERSION='"$(VERSION)"' -I.
