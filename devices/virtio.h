@@ -118,9 +118,10 @@ struct virtq {
 	uint8_t *driver; /* avail ring */
 	uint8_t *device; /* used ring */
 	uint32_t epoch;	 /* counts stops; a chain of an older epoch is never pushed */
-	uint32_t budget; /* chains that may be popped in this run */
+	int budget;	 /* chains that may be popped in this run; negative: any number */
 	bool more;	 /* the budget ended before the ring did */
 	int kick;	 /* eventfd of the ioeventfd, -1 */
+	bool bound;	 /* to the register by device_ioeventfd() */
 	struct loop_fd *kick_watch;
 };
 
@@ -227,5 +228,21 @@ void virtq_dirty(struct virtio_device *vd, const struct virtq_chain *chain, size
 
 /* For read_config and write_config: copy to or from a struct that is laid out as the spec says. */
 void virtio_config_get(const void *config, size_t offset, void *data, size_t len);
+
+/* Between the files of the transport; dev->lock held. */
+
+/* Find the rings of a queue in host memory, for @vq. NULL, or the name of the first thing about
+ * them that is wrong: size, or an address that is not aligned or not RAM (2.7). */
+const char *virtq_map(struct virtio_device *vd, const struct virtq_state *s, struct virtq *vq);
+/* Stop using the rings; chains that are still out will never be pushed. */
+void virtq_stop(struct virtio_device *vd, unsigned int q);
+/* Have the loop thread look at queue @q. */
+void virtq_kick(struct virtio_device *vd, unsigned int q);
+/* Collect the chain that begins at chain->head; false: the device is broken now. */
+bool virtq_load_chain(struct virtio_device *vd, unsigned int q, struct virtq_chain *chain);
+void virtio_mmio_drain(struct virtio_device *vd);
+/* As after power on. */
+void virtio_mmio_reset_locked(struct virtio_device *vd);
+extern const struct bus_ops virtio_mmio_registers;
 
 #endif
