@@ -1,5 +1,7 @@
 # ferry: `make` builds, `make test` tests, `make demo` shows a guest crossing. `make help` lists all.
+# Lines that begin with #: are what `make help` prints; every target has one beside its rule.
 
+MAKEFLAGS += --no-print-directory
 VERSION  := 0.1.0
 PREFIX   ?= /usr/local
 BUILD    ?= build
@@ -25,13 +27,25 @@ LDLIBS   += -lfdt -ljansson -luring
 Q        := $(if $(V),,@)
 say       = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
+#: make             build/ferry and the test kernel
+#:   CC=clang        with another compiler    BUILD=DIR  elsewhere    V=1  show the commands
 all: $(BUILD)/ferry guest
+
+# Objects depend on this file, so that another compiler or other flags build them anew.
+FLAGS    := $(CC) $(CPPFLAGS) $(CFLAGS)
+ifneq ($(file <$(BUILD)/flags),$(FLAGS))
+.PHONY: $(BUILD)/flags
+endif
+$(BUILD)/flags: export FLAGS_NOW = $(FLAGS)
+$(BUILD)/flags:
+	@mkdir -p $(@D)
+	@echo "$$FLAGS_NOW" >$@
 
 $(BUILD)/ferry: $(OBJS)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/%.o: %.c Makefile
+$(BUILD)/%.o: %.c Makefile $(BUILD)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
@@ -39,12 +53,32 @@ $(BUILD)/%.o: %.c Makefile
 include guest/guest.mk
 include tests/tests.mk
 
+# For targets that build and go on: all CPUs, unless told otherwise.
+JOBS      = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+#: make demo        migrate a guest that checks itself, live, and report; installs what is missing
+#:   LAB=1           on a machine without KVM: in the lab    NO_INSTALL=1  only name what is missing
+demo:
+	$(Q)tests/deps $(if $(LAB),lab,build)
+	$(Q)$(MAKE) $(JOBS) all
+	$(Q)$(if $(LAB),tests/lab/box --timeout 300 -e BUILD -- )tests/demo
+
+#: make help        this list
+help:
+	@sed -n 's/^#: //p' $(MAKEFILE_LIST)
+
+#: make format      lay out all C files with clang-format; check-format only checks
+C_FILES  := $(wildcard vmm/*.[ch] vmm/x86/*.[ch] devices/*.[ch] migration/*.[ch] guest/*.[ch] \
+	    guest/kernel/*.[ch] tests/*/*.[ch])
+format:
+	$(Q)clang-format -i $(C_FILES)
+
+check-format:
+	$(Q)clang-format --dry-run -Werror $(C_FILES)
+
+#: make clean       remove $(BUILD)
 clean:
 	$(Q)rm -rf $(BUILD)
 
-format:
-	$(Q)clang-format -i $(wildcard vmm/*.[ch] vmm/x86/*.[ch] devices/*.[ch] migration/*.[ch] \
-		guest/*.[ch] tests/*/*.[ch])
-
-.PHONY: all clean format
+.PHONY: all demo help format check-format clean
 -include $(OBJS:.o=.d)

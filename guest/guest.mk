@@ -11,6 +11,7 @@ GUEST_CFLAGS := -std=gnu11 -g -O2 -I. -ffreestanding -fno-builtin -fno-pic -fno-
 	-fcf-protection=none -m64 -mno-red-zone -mgeneral-regs-only \
 	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla -Werror
 
+#: make guest       the test kernel alone
 guest: $(GUEST_ELF)
 
 $(GUEST_ELF): $(GUEST_OBJS) guest/kernel/guest.lds
@@ -18,12 +19,12 @@ $(GUEST_ELF): $(GUEST_OBJS) guest/kernel/guest.lds
 	$(Q)$(CC) -nostdlib -static -Wl,--build-id=none -Wl,-z,max-page-size=4096 \
 		-Wl,-T,guest/kernel/guest.lds -o $@ $(GUEST_OBJS)
 
-$(BUILD)/guest/%.o: guest/%.c guest/guest.mk
+$(BUILD)/guest/%.o: guest/%.c guest/guest.mk $(BUILD)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/guest/%.o: guest/%.S guest/guest.mk
+$(BUILD)/guest/%.o: guest/%.S guest/guest.mk $(BUILD)/flags
 	$(call say,AS,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -g -m64 -I. -MMD -MP -c -o $@ $<

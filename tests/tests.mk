@@ -1,7 +1,17 @@
-# Unit tests: one cmocka program a file of tests/unit, linked with all of ferry but main.
-#   make unit               all of them          make unit UNIT=loop    one
-#   make unit-asan          under ASan and UBSan
-#   make unit-tsan          those that have threads, under TSan
+# Tests: unit tests in C, system tests as scripts, all of them TAP, run by prove.
+
+#: make test        all tests; installs what is missing    NO_INSTALL=1  only name it
+#:                  what cannot run here (no KVM, say) is skipped, with the reason
+test:
+	$(Q)tests/deps test
+	$(Q)$(MAKE) $(JOBS) all unit-programs
+	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP BUILD=$(BUILD) prove --timer --exec '' $(UNIT_BINS) \
+		$(sort $(wildcard tests/system/*.t))
+
+# One cmocka program a file of tests/unit, linked with all of ferry but main.
+#: make unit        unit tests alone    UNIT=loop  one of them
+#: make unit-asan   unit tests under ASan and UBSan
+#: make unit-tsan   those that have threads, under TSan
 UNIT_SRCS := $(wildcard tests/unit/test_$(or $(UNIT),*).c)
 UNIT_BINS := $(UNIT_SRCS:%.c=$(BUILD)/%)
 TSAN_TESTS := loop memory stream stream_io channel
@@ -10,7 +20,9 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIBOBJS)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
-unit: $(UNIT_BINS)
+unit-programs: $(UNIT_BINS)
+
+unit: unit-programs
 	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove --exec '' $(UNIT_BINS)
 
 unit-asan:
@@ -22,7 +34,21 @@ unit-tsan:
 	$(Q)$(MAKE) unit CC=clang BUILD=$(BUILD)/tsan SAN=-fsanitize=thread \
 		UNIT_SRCS='$(wildcard $(TSAN_TESTS:%=tests/unit/test_%.c))'
 
-.PHONY: unit unit-asan unit-tsan
+# A box boots in seconds, but in it everything is 10 to 30 times slower: so each has a few tests and
+# a timeout, and they are told to be patient.
+#: make lab         the system tests in a box with a /dev/kvm made by software, where there is none
+#:   LAB_TESTS=…     some of them (tests/system/run.t)    LAB_PATIENCE=S  how long a step may take
+LAB_TESTS    ?= $(sort $(wildcard tests/system/*.t))
+LAB_PATIENCE ?= 240
+LAB_TIMEOUT  ?= 1200
+lab: export FERRY_TEST_PATIENCE := $(LAB_PATIENCE)
+lab:
+	$(Q)tests/deps lab
+	$(Q)$(MAKE) $(JOBS) all
+	$(Q)prove --timer --exec 'tests/lab/box --timeout $(LAB_TIMEOUT) --memory 2G -e BUILD \
+		-e FERRY_TEST_PATIENCE --' $(LAB_TESTS)
+
+.PHONY: test unit-programs unit unit-asan unit-tsan lab
 .SECONDARY: $(UNIT_SRCS:%.c=$(BUILD)/%.o)
 -include $(UNIT_SRCS:%.c=$(BUILD)/%.d)
 -include tests/fuzz/fuzz.mk
