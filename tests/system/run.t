@@ -133,7 +133,7 @@ def reset_ends_when_wanted():
 @t.test
 def signals_end_it_cleanly():
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        for name in ("tick", "hello end=halt", "smp"):
+        for name in ("tick", "hello end=halt", "smp seconds=600"):
             m = t.run(name, cpus="2")
             m.expect(r"\S")
             m.process.send_signal(sig)
@@ -152,7 +152,7 @@ def paused_from_the_start():
 
 @t.test
 def stop_and_cont_a_hundred_times():
-    m = t.run("smp", cpus="2")
+    m = t.run("smp seconds=600", cpus="2")
     m.expect(r"\S")
     for _ in range(100):
         m.qmp.run("stop")
