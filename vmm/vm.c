@@ -41,8 +41,10 @@ static const struct {
 	[VM_HANDED_OVER] = { "handed-over",
 			     BIT(VM_RUNNING) | BIT(VM_POSTMIGRATE) | BIT(VM_SHUTDOWN) },
 	[VM_POSTMIGRATE] = { "postmigrate", BIT(VM_SHUTDOWN) },
-	[VM_SHUTDOWN] = { "shutdown", BIT(VM_RUNNING) },
-	[VM_INTERNAL_ERROR] = { "internal-error", BIT(VM_RUNNING) | BIT(VM_SHUTDOWN) },
+	/* … by a reset first. */
+	[VM_SHUTDOWN] = { "shutdown", BIT(VM_RUNNING) | BIT(VM_PAUSED) },
+	[VM_INTERNAL_ERROR] = { "internal-error",
+				BIT(VM_RUNNING) | BIT(VM_PAUSED) | BIT(VM_SHUTDOWN) },
 };
 
 uint64_t now_ns(void)
@@ -146,6 +148,7 @@ static void on_request(void *opaque, uint32_t events)
 	if (read(vm->request_fd, &n, sizeof(n)) < 0)
 		return;
 	if (atomic_fetch_and(&vm->requests, ~VM_REQUEST_QUIT) & VM_REQUEST_QUIT) {
+		vm->quit = true;
 		vm->stay = false;
 		vm_end(vm, vm->state == VM_RUNNING ? VM_SHUTDOWN : vm->state, STATUS_OK);
 		return;

@@ -73,6 +73,7 @@ struct vm {
 	_Atomic int exit_status;
 	bool exit_on_reset;  /* --on-reboot exit */
 	bool reset_on_crash; /* --on-crash reset */
+	bool quit;	     /* the process ends because somebody here said so, not the guest */
 	bool stay;	     /* --stay: do not end when the guest has left, ended or crashed */
 	bool manual_protect; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
 	bool dirty_logging;
