@@ -17,6 +17,9 @@ struct control;
 
 struct control_command {
 	const char *name; /* "query-status" */
+	/* Names of the arguments it takes, separated by spaces, "" for none; others are refused
+	 * before run is called. NULL: any, run looks after them. */
+	const char *args;
 	/*
 	 * @args is an object, possibly empty, borrowed. Set *ret to what "return" shall be (a new
 	 * reference; left NULL it is {}). On an error the client gets class GenericError, the
@@ -47,7 +50,10 @@ void control_event(struct vm *vm, const char *name, json_t *data);
 
 /* {phase, device, field, expected, got, desc} of an error, new reference. */
 json_t *error_to_json(const struct error *err);
+/* The reverse, of hostile input; what is missing becomes "". The code becomes -EREMOTEIO. */
 void error_from_json(const json_t *json, struct error *err);
+/* A JSON string of any bytes: what is not UTF-8 shows as '?'. New reference. */
+json_t *json_text(const char *text);
 
 /* Typed access to arguments: 0 and the value, 0 with *@out untouched when absent and not @required,
  * -EINVAL with @err filled otherwise. */
@@ -58,7 +64,8 @@ int control_arg_string(json_t *args, const char *name, bool required, const char
 		       struct error *err);
 
 /*
- * The client side, for ferry ctl, status, migrate, save. Blocking, own connection each.
+ * The client side, for ferry ctl, status, migrate, save. Blocking, own connection each. The peer
+ * has @timeout_ms for each answer, for ever when it is negative; -ETIMEDOUT when it needs longer.
  */
 struct control_client;
 int control_connect(const char *path, int timeout_ms, struct control_client **out,

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The server of the control socket: its clients, what they are owed, and events. All on the loop
+ * thread and never waiting: what a client does not take is queued, one that takes nothing is
+ * dropped.
+ */
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vmm/control-server.h"
+
+#define MAX_CLIENTS  16
+#define MAX_REQUEST  65536
+#define READ_SIZE    4096
+#define OUT_HIGH     65536	/* owed to a client: read no more requests until it takes some */
+#define OUT_MAX	     (1U << 20) /* … and here it is dropped */
+#define RETRY_ACCEPT 100000000	/* ns */
+
+struct client {
+	struct control *control;
+	int fd;
+	struct loop_fd *watch;
+	struct frame in;
+	char *out; /* [out_start, out_len) has not been sent */
+	size_t out_start, out_len, out_size;
+	bool ready; /* capabilities are negotiated */
+	bool eof;   /* sends no more, but may wait for replies */
+	bool dead;  /* to be freed when nobody works on it */
+	struct client *next;
+};
+
+static void free_client(struct client *client)
+{
+	loop_fd_del(client->watch);
+	close(client->fd);
+	frame_free(&client->in);
+	free(client->out);
+	free(client);
+}
+
+/* Free the dead, unless a request is being worked on further up the stack. */
+static void bury(struct control *control)
+{
+	struct client **p = &control->clients;
+
+	if (control->busy)
+		return;
+	while (*p) {
+		struct client *client = *p;
+
+		if (client->dead) {
+			*p = client->next;
+			control->n_clients--;
+			free_client(client);
+		} else {
+			p = &client->next;
+		}
+	}
+}
+
+static void send_queued(struct client *client)
+{
+	size_t owed;
+	uint32_t events;
+
+	while (client->out_start < client->out_len && !client->dead) {
+		ssize_t n = send(client->fd, client->out + client->out_start,
+				 client->out_len - client->out_start, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n >= 0)
+			client->out_start += (size_t)n;
+		else if (errno == EAGAIN)
+			break;
+		else if (errno != EINTR)
+			client->dead = true;
+	}
+	owed = client->out_len - client->out_start;
+	events = (owed ? EPOLLOUT : 0) | (owed < OUT_HIGH && !client->eof ? EPOLLIN : 0);
+	if (!events || loop_fd_events(client->watch, events) < 0)
+		client->dead = true;
+}
+
+static bool reserve(struct client *client, size_t n)
+{
+	size_t owed = client->out_len - client->out_start;
+	char *out;
+
+	if (owed + n > OUT_MAX)
+		return false;
+	if (client->out_start && owed)
+		memmove(client->out, client->out + client->out_start, owed);
+	client->out_start = 0;
+	client->out_len = owed;
+	if (owed + n <= client->out_size)
+		return true;
+	out = realloc(client->out, 2 * (owed + n));
+	if (!out)
+		return false;
+	client->out = out;
+	client->out_size = 2 * (owed + n);
+	return true;
+}
+
+static void queue(struct client *client, const char *line, size_t n)
+{
+	if (client->dead)
+		return;
+	if (!reserve(client, n)) {
+		client->dead = true;
+		return;
+	}
+	memcpy(client->out + client->out_len, line, n);
+	client->out_len += n;
+	send_queued(client);
+}
+
+/* Takes @json and makes it a line. malloc'd, NULL when memory is out. */
+static char *to_line(json_t *json, size_t *len)
+{
+	char *text = json ? json_dumps(json, 0) : NULL, *line = NULL;
+
+	if (text && asprintf(&line, "%s\r\n", text) < 0)
+		line = NULL;
+	*len = line ? strlen(line) : 0;
+	free(text);
+	json_decref(json);
+	return line;
+}
+
+static void queue_json(struct client *client, json_t *json)
+{
+	size_t len;
+	char *line = to_line(json, &len);
+
+	if (line)
+		queue(client, line, len);
+	else
+		client->dead = true; /* it would wait for this for ever */
+	free(line);
+}
+
+static void take_bytes(struct client *client, const char *data, size_t n)
+{
+	while (n && !client->dead) {
+		enum frame_event event;
+		size_t used = frame_feed(&client->in, data, n, &event);
+
+		data += used;
+		n -= used;
+		if (event == FRAME_TEXT)
+			queue_json(client, control_answer(client->control->vm, &client->ready,
+							  client->in.text, client->in.len));
+		else if (event == FRAME_TOO_LONG)
+			queue_json(client, control_refusal("GenericError",
+							   "JSON parse error, more than %d bytes",
+							   MAX_REQUEST));
+		else if (event == FRAME_TOO_DEEP)
+			queue_json(client, control_refusal("GenericError",
+							   "JSON parse error, more than %d levels",
+							   FRAME_MAX_DEPTH));
+	}
+}
+
+static void on_client(void *opaque, uint32_t events)
+{
+	struct client *client = opaque;
+	struct control *control = client->control;
+	char data[READ_SIZE];
+	ssize_t n;
+
+	control->busy = true;
+	/* One read a turn: the loop has others to serve. */
+	if (!client->eof && (events & (EPOLLIN | EPOLLHUP | EPOLLERR))) {
+		n = recv(client->fd, data, sizeof(data), MSG_DONTWAIT);
+		if (n > 0)
+			take_bytes(client, data, (size_t)n);
+		else if (n == 0)
+			client->eof = true;
+		else if (errno != EAGAIN && errno != EINTR)
+			client->dead = true;
+	}
+	if (!client->dead)
+		send_queued(client);
+	control->busy = false;
+	bury(control);
+}
+
+static void add_client(struct control *control, int fd)
+{
+	struct client *client = calloc(1, sizeof(*client));
+
+	if (!client || control->n_clients == MAX_CLIENTS ||
+	    loop_fd_add(control->vm->loop, fd, EPOLLIN, on_client, client, &client->watch) < 0) {
+		free(client);
+		close(fd);
+		return;
+	}
+	client->control = control;
+	client->fd = fd;
+	client->in.max = MAX_REQUEST;
+	client->next = control->clients;
+	control->clients = client;
+	control->n_clients++;
+	queue_json(client, control_greeting());
+}
+
+static void on_listener(void *opaque, uint32_t events)
+{
+	struct control *control = opaque;
+	int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)events;
+	if (fd >= 0) {
+		add_client(control, fd);
+		bury(control);
+	} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+		/* Out of descriptors: the connection keeps waiting, so do not spin on it. */
+		loop_fd_events(control->watch, 0);
+		loop_timer_set(control->retry, RETRY_ACCEPT);
+	}
+}
+
+static void on_retry(void *opaque)
+{
+	struct control *control = opaque;
+
+	loop_fd_events(control->watch, EPOLLIN);
+}
+
+struct event {
+	struct vm *vm;
+	char *line;
+	size_t len;
+};
+
+static void send_event(void *opaque)
+{
+	struct event *event = opaque;
+	struct control *control = event->vm->control;
+
+	for (struct client *c = control ? control->clients : NULL; c; c = c->next) {
+		if (c->ready)
+			queue(c, event->line, event->len);
+	}
+	if (control)
+		bury(control);
+	free(event->line);
+	free(event);
+}
+
+void control_event(struct vm *vm, const char *name, json_t *data)
+{
+	struct event *event = malloc(sizeof(*event));
+	struct timespec now;
+	json_t *json;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	json = json_pack("{s:{s:I, s:I}, s:s}", "timestamp", "seconds", (json_int_t)now.tv_sec,
+			 "microseconds", (json_int_t)now.tv_nsec / 1000, "event", name);
+	if (data)
+		json_object_set_new(json, "data", data);
+	if (!event) {
+		json_decref(json);
+		return;
+	}
+	event->vm = vm;
+	event->line = to_line(json, &event->len);
+	if (!event->line)
+		free(event);
+	else if (loop_is_current(vm->loop))
+		send_event(event);
+	else
+		loop_post(vm->loop, send_event, event);
+}
+
+/* Remove a socket at @addr that nobody listens on: its process was killed. */
+static int make_way(const struct sockaddr_un *addr, struct error *err)
+{
+	const char *path = addr->sun_path;
+	struct stat st;
+	int fd, ret;
+
+	if (lstat(path, &st) < 0)
+		return 0;
+	if (!S_ISSOCK(st.st_mode))
+		return error_set(err, -EEXIST, "control", path, "", "a free path or an old socket",
+				 "another kind of file");
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return error_set(err, -errno, "control", path, "", "a socket", "%s",
+				 strerror(errno));
+	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? errno : 0;
+	close(fd);
+	if (ret != ECONNREFUSED)
+		return error_set(err, -EADDRINUSE, "control", path, "", "a free path",
+				 "the socket of a process that lives");
+	unlink(path);
+	return 0;
+}
+
+static int bind_path(struct control *control, const char *path, struct error *err)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct stat st;
+	int ret;
+
+	if (!*path || strlen(path) >= sizeof(addr.sun_path))
+		return error_set(err, -EINVAL, "control", path, "path", "1 to 107 bytes",
+				 "%zu bytes", strlen(path));
+	strcpy(addr.sun_path, path);
+	ret = make_way(&addr, err);
+	if (ret < 0)
+		return ret;
+	/* The mode a socket has before bind is that of its file: owner only, at no time more. */
+	if (fchmod(control->fd, 0600) < 0 ||
+	    bind(control->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || lstat(path, &st) < 0)
+		return error_set(err, -errno, "control", path, "", "a path for a socket", "%s",
+				 strerror(errno));
+	control->path = strdup(path);
+	control->dev = st.st_dev;
+	control->ino = st.st_ino;
+	if (!control->path || listen(control->fd, MAX_CLIENTS) < 0) {
+		ret = control->path ? -errno : -ENOMEM;
+		unlink(path);
+		return error_set(err, ret, "control", path, "", "to listen there", "%s",
+				 strerror(-ret));
+	}
+	return 0;
+}
+
+int control_open(struct vm *vm, const char *path, struct error *err)
+{
+	struct control *control = calloc(1, sizeof(*control));
+	int ret;
+
+	if (!control)
+		return error_set(err, -ENOMEM, "control", path, "", "memory", "none");
+	control->vm = vm;
+	control_vm_listen(control);
+	vm->control = control;
+	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (control->fd < 0)
+		ret = error_set(err, -errno, "control", path, "", "a socket", "%s",
+				strerror(errno));
+	else
+		ret = bind_path(control, path, err);
+	if (ret == 0)
+		ret = loop_timer_add(vm->loop, on_retry, control, &control->retry);
+	if (ret == 0)
+		ret = loop_fd_add(vm->loop, control->fd, EPOLLIN, on_listener, control,
+				  &control->watch);
+	if (ret < 0) {
+		error_set(err, ret, "control", path, "", "to watch it", "%s", strerror(-ret));
+		control_close(vm);
+	}
+	return ret;
+}
+
+void control_close(struct vm *vm)
+{
+	struct control *control = vm->control;
+	struct stat st;
+
+	if (!control)
+		return;
+	vm->control = NULL;
+	vm_unlisten(vm, &control->listener);
+	if (control->watch)
+		loop_fd_del(control->watch);
+	if (control->retry)
+		loop_timer_del(control->retry);
+	/* Ours, or has somebody put another one there? */
+	if (control->path && lstat(control->path, &st) == 0 && st.st_dev == control->dev &&
+	    st.st_ino == control->ino)
+		unlink(control->path);
+	while (control->clients) {
+		struct client *client = control->clients;
+
+		control->clients = client->next;
+		send_queued(client);
+		free_client(client);
+	}
+	if (control->fd >= 0)
+		close(control->fd);
+	free(control->path);
+	free(control);
+}

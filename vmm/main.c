@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* ferry's front door: finds the subcommand and hands over to it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/command.h"
+#include "vmm/options.h"
+
+static const struct command *find(const char *name)
+{
+	for_each_command (pp) {
+		if (!strcmp((*pp)->name, name))
+			return *pp;
+	}
+	return NULL;
+}
+
+static int unknown(const char *name)
+{
+	unsigned int best = NAME_FAR;
+	const char *near = NULL;
+
+	for_each_command (pp) {
+		unsigned int d = name_distance(name, strlen(name), (*pp)->name);
+
+		if (d < best) {
+			best = d;
+			near = (*pp)->name;
+		}
+	}
+	fprintf(stderr, "ferry: '%s' is not a command", name);
+	if (near)
+		fprintf(stderr, "; did you mean %s?", near);
+	fprintf(stderr, "\nTry 'ferry --help'.\n");
+	return STATUS_USAGE;
+}
+
+static void print_help(FILE *out)
+{
+	fprintf(out, "Usage: ferry COMMAND [ARGUMENT]…\n"
+		     "A small hypervisor whose guests move between hosts while they run.\n\n");
+	for_each_command (pp)
+		fprintf(out, "  %-8s %s\n           %s\n", (*pp)->name, (*pp)->synopsis,
+			(*pp)->help);
+	fprintf(out, "  %-8s %s\n           %s\n", "help", "COMMAND",
+		"show the options of a command");
+	fprintf(out,
+		"\nSIZE takes K, M, G, T; URI is tcp:HOST:PORT, unix:PATH, fd:N or file:PATH.\n"
+		"Exit status: 0 all is well, 1 an error here, 2 wrong usage, 3 the guest crashed,\n"
+		"(value << 1) | 1 a guest that ended itself by the debug exit.\n");
+}
+
+static int help(int argc, char **argv)
+{
+	char flag[] = "--help";
+	const struct command *command;
+
+	if (argc < 2) {
+		print_help(stdout);
+		return STATUS_OK;
+	}
+	command = find(argv[1]);
+	if (!command)
+		return unknown(argv[1]);
+	return command->run(2, (char *[]){ argv[1], flag, NULL });
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : NULL;
+	const struct command *command;
+
+	if (!name) {
+		print_help(stderr);
+		return STATUS_USAGE;
+	}
+	if (!strcmp(name, "--version")) {
+		printf("ferry " FERRY_VERSION "\n");
+		return STATUS_OK;
+	}
+	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))
+		return help(argc - 1, argv + 1);
+	command = find(name);
+	return command ? command->run(argc - 1, argv + 1) : unknown(name);
+}
