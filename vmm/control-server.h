@@ -69,6 +69,11 @@ struct control {
 	bool quit; /* a client said so */
 };
 
+/* Listen at @path: sets fd, path, dev and ino (control-socket.c). */
+int control_bind(struct control *control, const char *path, struct error *err);
+/* Undo it, also after an error. */
+void control_unbind(struct control *control);
+
 void control_vm_listen(struct control *control);
 
 #endif

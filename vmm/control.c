@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -281,61 +279,6 @@ void control_event(struct vm *vm, const char *name, json_t *data)
 		loop_post(vm->loop, send_event, event);
 }
 
-/* Remove a socket at @addr that nobody listens on: its process was killed. */
-static int make_way(const struct sockaddr_un *addr, struct error *err)
-{
-	const char *path = addr->sun_path;
-	struct stat st;
-	int fd, ret;
-
-	if (lstat(path, &st) < 0)
-		return 0;
-	if (!S_ISSOCK(st.st_mode))
-		return error_set(err, -EEXIST, "control", path, "", "a free path or an old socket",
-				 "another kind of file");
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return error_set(err, -errno, "control", path, "", "a socket", "%s",
-				 strerror(errno));
-	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? errno : 0;
-	close(fd);
-	if (ret != ECONNREFUSED)
-		return error_set(err, -EADDRINUSE, "control", path, "", "a free path",
-				 "the socket of a process that lives");
-	unlink(path);
-	return 0;
-}
-
-static int bind_path(struct control *control, const char *path, struct error *err)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	struct stat st;
-	int ret;
-
-	if (!*path || strlen(path) >= sizeof(addr.sun_path))
-		return error_set(err, -EINVAL, "control", path, "path", "1 to 107 bytes",
-				 "%zu bytes", strlen(path));
-	strcpy(addr.sun_path, path);
-	ret = make_way(&addr, err);
-	if (ret < 0)
-		return ret;
-	/* The mode a socket has before bind is that of its file: owner only, at no time more. */
-	if (fchmod(control->fd, 0600) < 0 ||
-	    bind(control->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || lstat(path, &st) < 0)
-		return error_set(err, -errno, "control", path, "", "a path for a socket", "%s",
-				 strerror(errno));
-	control->path = strdup(path);
-	control->dev = st.st_dev;
-	control->ino = st.st_ino;
-	if (!control->path || listen(control->fd, MAX_CLIENTS) < 0) {
-		ret = control->path ? -errno : -ENOMEM;
-		unlink(path);
-		return error_set(err, ret, "control", path, "", "to listen there", "%s",
-				 strerror(-ret));
-	}
-	return 0;
-}
-
 int control_open(struct vm *vm, const char *path, struct error *err)
 {
 	struct control *control = calloc(1, sizeof(*control));
@@ -346,12 +289,8 @@ int control_open(struct vm *vm, const char *path, struct error *err)
 	control->vm = vm;
 	control_vm_listen(control);
 	vm->control = control;
-	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (control->fd < 0)
-		ret = error_set(err, -errno, "control", path, "", "a socket", "%s",
-				strerror(errno));
-	else
-		ret = bind_path(control, path, err);
+	control->fd = -1;
+	ret = control_bind(control, path, err);
 	if (ret == 0)
 		ret = loop_timer_add(vm->loop, on_retry, control, &control->retry);
 	if (ret == 0)
@@ -367,7 +306,6 @@ int control_open(struct vm *vm, const char *path, struct error *err)
 void control_close(struct vm *vm)
 {
 	struct control *control = vm->control;
-	struct stat st;
 
 	if (!control)
 		return;
@@ -377,10 +315,7 @@ void control_close(struct vm *vm)
 		loop_fd_del(control->watch);
 	if (control->retry)
 		loop_timer_del(control->retry);
-	/* Ours, or has somebody put another one there? */
-	if (control->path && lstat(control->path, &st) == 0 && st.st_dev == control->dev &&
-	    st.st_ino == control->ino)
-		unlink(control->path);
+	control_unbind(control);
 	while (control->clients) {
 		struct client *client = control->clients;
 
@@ -388,8 +323,5 @@ void control_close(struct vm *vm)
 		send_queued(client);
 		free_client(client);
 	}
-	if (control->fd >= 0)
-		close(control->fd);
-	free(control->path);
 	free(control);
 }
