@@ -76,9 +76,19 @@ format:
 check-format:
 	$(Q)clang-format --dry-run -Werror $(C_FILES)
 
+#: make install     ferry and its manual page, below DESTDIR and PREFIX (/usr/local)
+#: make uninstall   what install put there
+install: $(BUILD)/ferry
+	$(call say,INST,$(DESTDIR)$(PREFIX))
+	$(Q)install -D -m 755 $(BUILD)/ferry $(DESTDIR)$(PREFIX)/bin/ferry
+	$(Q)install -D -m 644 vmm/ferry.1 $(DESTDIR)$(PREFIX)/share/man/man1/ferry.1
+
+uninstall:
+	$(Q)rm -f $(DESTDIR)$(PREFIX)/bin/ferry $(DESTDIR)$(PREFIX)/share/man/man1/ferry.1
+
 #: make clean       remove $(BUILD)
 clean:
 	$(Q)rm -rf $(BUILD)
 
-.PHONY: all demo help format check-format clean
+.PHONY: all demo help format check-format install uninstall clean
 -include $(OBJS:.o=.d)
