@@ -37,21 +37,18 @@ json_t *error_to_json(const struct error *err)
 			 json_text(error_sentence(err, sentence, sizeof(sentence))));
 }
 
-static void take(char *to, size_t size, const json_t *json, const char *key)
+static const char *text_at(const json_t *json, const char *key)
 {
 	const char *text = json_string_value(json_object_get(json, key));
 
-	snprintf(to, size, "%s", text ? text : "");
+	return text ? text : "";
 }
 
 void error_from_json(const json_t *json, struct error *err)
 {
-	err->code = -EREMOTEIO;
-	take(err->phase, sizeof(err->phase), json, "phase");
-	take(err->device, sizeof(err->device), json, "device");
-	take(err->field, sizeof(err->field), json, "field");
-	take(err->expected, sizeof(err->expected), json, "expected");
-	take(err->got, sizeof(err->got), json, "got");
+	error_clear(err);
+	error_set(err, -EREMOTEIO, text_at(json, "phase"), text_at(json, "device"),
+		  text_at(json, "field"), text_at(json, "expected"), "%s", text_at(json, "got"));
 }
 
 static const char *type_name(const json_t *json)

@@ -6,12 +6,32 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Bytes of the UTF-8 character at @s (RFC 3629, 4), 0 when it is none, or a control character. */
+static size_t printable(const unsigned char *s)
+{
+	size_t n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+
+	if (s[0] < 0x80)
+		return s[0] >= ' ' && s[0] != 0x7f;
+	if (s[0] < 0xc2 || s[0] > 0xf4 || (s[0] == 0xc2 && s[1] < 0xa0) ||
+	    (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90))
+		return 0;
+	for (size_t i = 1; i < n; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	return n;
+}
+
 /* Texts come from streams, trees and peers too: no escape sequence may reach a terminal. */
 static void disarm(char *text)
 {
-	for (; *text; text++) {
-		if ((unsigned char)*text < ' ' || *text == 0x7f)
+	while (*text) {
+		size_t n = printable((unsigned char *)text);
+
+		if (!n)
 			*text = '?';
+		text += n ? n : 1;
 	}
 }
 

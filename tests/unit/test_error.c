@@ -49,6 +49,34 @@ static void control_characters_are_disarmed(void **state)
 	assert_string_equal(err.expected, "?\xc3\xa4");
 }
 
+/* What is kept is UTF-8, so that it can go into JSON and onto any terminal. */
+static void broken_characters_are_disarmed(void **state)
+{
+	static const struct {
+		const char *text, *kept;
+	} cases[] = {
+		{ "\xc3\xa4 \xe2\x80\xa6 \xf0\x9f\x90\x88",
+		  "\xc3\xa4 \xe2\x80\xa6 \xf0\x9f\x90\x88" },
+		{ "\xff\x80 a", "?? a" },
+		{ "\xc2\x9b"
+		  "2J",
+		  "??2J" },	      /* CSI */
+		{ "\xc0\x9b", "??" }, /* longer than need be: ESC */
+		{ "\xe0\x80\x9b", "???" },
+		{ "\xf0\x80\x80\x9b", "????" },
+		{ "\xe2\x80", "??" }, /* cut */
+		{ "\xc3", "?" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct error err = { 0 };
+
+		error_set(&err, -EIO, "load", cases[i].text, "", "", "x");
+		assert_string_equal(err.device, cases[i].kept);
+	}
+}
+
 static void long_texts_are_cut(void **state)
 {
 	struct error err = { 0 };
@@ -68,6 +96,7 @@ int main(void)
 		cmocka_unit_test(first_error_wins),
 		cmocka_unit_test(empty_facts_leave_no_gap),
 		cmocka_unit_test(control_characters_are_disarmed),
+		cmocka_unit_test(broken_characters_are_disarmed),
 		cmocka_unit_test(long_texts_are_cut),
 	};
 
