@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the kernel alone needs, for comparison.
+ *
+ *	bare receive BYTES RAM RECORD		prints the port it listens at, then its costs
+ *	bare send PORT BYTES RAM RECORD		sends, and prints its costs
+ *	bare start COMMAND…			prints the ns from exec to the first byte COMMAND
+ *says
+ *
+ * The pair moves BYTES over a TCP connection as a migration does that has nothing to think about:
+ * the sender's memory of RAM bytes is full and goes out by one sendmsg for each RECORD bytes; the
+ * receiver's is untouched, and one recvmsg reads as much directly into it. Socket options and buffer sizes are those
+ * of migration/channel-socket.c. Costs are printed as "ns=… cpu_ns=… syscalls=…".
+ */
+#include <arpa/inet.h>
+#include <err.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/param.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECOND_NS 1000000000ULL
+
+struct costs {
+	uint64_t ns, cpu_ns, syscalls;
+};
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return (uint64_t)ts.tv_sec * SECOND_NS + (uint64_t)ts.tv_nsec;
+}
+
+static void costs_begin(struct costs *c)
+{
+	c->ns = clock_ns(CLOCK_MONOTONIC);
+	c->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+	c->syscalls = 0;
+}
+
+static void costs_print(const struct costs *c)
+{
+	printf("ns=%ju cpu_ns=%ju syscalls=%ju\n", (uintmax_t)(clock_ns(CLOCK_MONOTONIC) - c->ns),
+	       (uintmax_t)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - c->cpu_ns), (uintmax_t)c->syscalls);
+}
+
+static uint64_t number(const char *text)
+{
+	char *end;
+	uint64_t n = strtoull(text, &end, 0);
+
+	if (!*text || *end)
+		errx(2, "%s: a number is expected", text);
+	return n;
+}
+
+/* Memory like a guest's: anonymous, private, huge pages wanted. */
+static uint8_t *make_ram(uint64_t size)
+{
+	void *ram = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (ram == MAP_FAILED)
+		err(1, "mmap");
+	madvise(ram, size, MADV_HUGEPAGE);
+	return ram;
+}
+
+static int make_socket(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		err(1, "socket");
+	return fd;
+}
+
+static void no_delay(int fd)
+{
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+}
+
+/* A piece of @ram for the bytes from @done on; they go round in it. */
+static struct iovec piece(uint8_t *ram, uint64_t size, uint64_t done, uint64_t len)
+{
+	uint64_t at = done % size;
+
+	return (struct iovec){ ram + at, MIN(len, size - at) };
+}
+
+static void receive(uint64_t bytes, uint64_t size, uint64_t record)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET };
+	socklen_t len = sizeof(addr);
+	uint8_t *ram = make_ram(size);
+	int listener = make_socket(), fd;
+	struct costs costs;
+
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (bind(listener, (struct sockaddr *)&addr, len) < 0 || listen(listener, 1) < 0 ||
+	    getsockname(listener, (struct sockaddr *)&addr, &len) < 0)
+		err(1, "listen");
+	printf("port=%u\n", ntohs(addr.sin_port));
+	fflush(stdout);
+	fd = accept(listener, NULL, NULL);
+	if (fd < 0)
+		err(1, "accept");
+	no_delay(fd);
+	costs_begin(&costs);
+	for (uint64_t done = 0; done < bytes; costs.syscalls++) {
+		struct iovec iov = piece(ram, size, done, MIN(record, bytes - done));
+		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+		ssize_t n = recvmsg(fd, &msg, MSG_WAITALL);
+
+		if (n <= 0)
+			err(1, "recvmsg");
+		done += (uint64_t)n;
+	}
+	if (write(fd, "", 1) != 1)
+		err(1, "write");
+	costs_print(&costs);
+}
+
+static void send_all(uint16_t port, uint64_t bytes, uint64_t size, uint64_t record)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+	uint8_t *ram = make_ram(size);
+	int fd = make_socket();
+	struct costs costs;
+	char ack;
+
+	memset(ram, 0x5a, size);
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	costs_begin(&costs);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		err(1, "connect");
+	no_delay(fd);
+	for (uint64_t done = 0; done < bytes; costs.syscalls++) {
+		struct iovec iov = piece(ram, size, done, MIN(record, bytes - done));
+		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+		ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+
+		if (n < 0)
+			err(1, "sendmsg");
+		done += (uint64_t)n;
+	}
+	if (read(fd, &ack, 1) != 1)
+		err(1, "read");
+	costs_print(&costs);
+}
+
+static void start(char **command)
+{
+	int out[2];
+	char byte;
+	pid_t pid;
+	uint64_t began;
+
+	if (pipe(out) < 0)
+		err(1, "pipe");
+	began = clock_ns(CLOCK_MONOTONIC);
+	pid = vfork();
+	if (pid == 0) {
+		dup2(out[1], STDOUT_FILENO);
+		close(out[0]);
+		close(out[1]);
+		execvp(command[0], command);
+		_exit(127);
+	}
+	close(out[1]);
+	if (pid < 0 || read(out[0], &byte, 1) != 1)
+		errx(1, "%s said nothing", command[0]);
+	printf("ns=%ju\n", (uintmax_t)(clock_ns(CLOCK_MONOTONIC) - began));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 5 && !strcmp(argv[1], "receive"))
+		receive(number(argv[2]), number(argv[3]), number(argv[4]));
+	else if (argc == 6 && !strcmp(argv[1], "send"))
+		send_all((uint16_t)number(argv[2]), number(argv[3]), number(argv[4]),
+			 number(argv[5]));
+	else if (argc >= 3 && !strcmp(argv[1], "start"))
+		start(argv + 2);
+	else
+		errx(2, "see the top of bare.c");
+	return 0;
+}

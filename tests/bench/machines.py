@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The machines the bench compares: the same kernel, memory and workload under ferry and under QEMU.
+
+A contender starts sources and destinations; what it starts has a console (pipes) and a QMP socket, and both
+VMMs are driven by the same QMP commands. Nothing is polled while a migration runs."""
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(TESTS, "system"))
+import ferrytest  # noqa: E402
+
+BARE = os.path.join(ferrytest.BUILD, "bare")
+QEMU = shutil.which("qemu-system-x86_64")
+NO_LIMIT = 1 << 50
+LOOPBACK = "tcp:127.0.0.1:0"
+
+
+class Failed(Exception):
+    """A run that gave no figure, and why."""
+
+
+class Machine:
+    """A VMM process. Its console is its stdin and stdout."""
+
+    def __init__(self, argv, socket, patience):
+        self.argv, self.socket, self.patience = argv, socket, patience
+        self.text, self.client = "", None
+        self.errors = open(socket + ".err", "w+b")
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+        self.pid = self.process.pid
+
+    def fail(self, what):
+        self.errors.seek(0)
+        said = self.errors.read().decode(errors="replace").strip()[-400:]
+        raise Failed(f"{os.path.basename(self.argv[0])}: {what}; console: {self.text[-200:]!r}; stderr: {said!r}")
+
+    def expect(self, pattern):
+        """Read the console until the pattern has come; what was read before it is forgotten."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            match = re.search(pattern, self.text)
+            if match:
+                self.text = self.text[match.end():]
+                return match
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                self.fail(f"no /{pattern}/ in {self.patience:g} s")
+            data = os.read(self.process.stdout.fileno(), 65536)
+            if not data:
+                self.fail(f"it ended before /{pattern}/")
+            self.text += data.decode("latin-1").replace("\r", "")
+
+    def send(self, text):
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    @property
+    def qmp(self):
+        if not self.client:
+            ferrytest.wait_until(lambda: os.path.exists(self.socket) or self.process.poll() is not None,
+                                 "the QMP socket", self.patience)
+            if self.process.poll() is not None:
+                self.fail("it ended early")
+            self.client = ferrytest.Qmp(self.socket, self.patience)
+        return self.client
+
+    def migration_end(self):
+        """Wait for the end of a migration, either side: (how it ended, when by the wall clock)."""
+        event = self.qmp.event("MIGRATION", match=lambda d: d["status"] in ("completed", "failed", "cancelled"))
+        stamp = event["timestamp"]
+        return event["data"]["status"], stamp["seconds"] + stamp["microseconds"] / 1e6
+
+    def vcpu_threads(self):
+        """The names say which threads run the guest: "vcpu0" (ferry), "CPU 0/KVM" (QEMU)."""
+        tids = []
+        for tid in os.listdir(f"/proc/{self.pid}/task"):
+            with open(f"/proc/{self.pid}/task/{tid}/comm") as f:
+                if re.match(r"vcpu\d|CPU \d+/", f.read()):
+                    tids.append(int(tid))
+        return tids
+
+    def end(self):
+        if self.client:
+            self.client.close()
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.errors.close()
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+
+
+class Contender:
+    """One VMM with one way to migrate."""
+
+    count = 0
+
+    def __init__(self, name, options, **parameters):
+        self.name, self.options = name, options
+        self.parameters = {"max_bandwidth": NO_LIMIT, "downtime_limit": options.downtime_limit, **parameters}
+
+    def start(self, argv, *control):
+        Contender.count += 1
+        socket = os.path.join(ferrytest.scratch, f"c{Contender.count}.qmp")
+        return Machine(argv + [word.format(socket) for word in control], socket, self.options.patience)
+
+
+class Ferry(Contender):
+    def command(self, cmdline, memory):
+        return [ferrytest.FERRY, "run", "--kernel", ferrytest.GUEST, "--cmdline", cmdline,
+                "--memory", f"{memory}M", "--serial", "stdio"]
+
+    def source(self, cmdline, memory):
+        machine = self.start(self.command(cmdline, memory), "--stay", "--control", "{}")
+        machine.qmp.run("migrate-set-parameters", **self.parameters)
+        return machine
+
+    def destination(self, _cmdline, _memory):
+        machine = self.start([ferrytest.FERRY, "receive", LOOPBACK, "--serial", "stdio"], "--control", "{}")
+        machine.uri = machine.expect(r"tcp:\S+:\d+").group(0)
+        machine.qmp     # connects, so that the end of the migration is heard
+        return machine
+
+
+class Qemu(Contender):
+    def __init__(self, name, options, channels=0, **parameters):
+        super().__init__(name, options, **parameters)
+        self.channels = channels
+
+    def command(self, cmdline, memory):
+        # As small and quick as the machine gets: no option ROMs, no defaults.
+        return [QEMU, "-M", "microvm,accel=kvm,acpi=off,x-option-roms=off", "-cpu", "host", "-nodefaults",
+                "-no-user-config", "-display", "none", "-no-reboot", "-name", "bench,debug-threads=on",
+                "-global", "virtio-mmio.force-legacy=false", "-m", str(memory), "-kernel", ferrytest.GUEST,
+                "-append", cmdline, "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-serial", "stdio"]
+
+    def prepare(self, machine, **parameters):
+        names = ["events"] + (["multifd"] if self.channels else [])
+        machine.qmp.run("migrate-set-capabilities", capabilities=[{"capability": n, "state": True} for n in names])
+        if self.channels:
+            parameters["multifd_channels"] = self.channels
+        if parameters:
+            machine.qmp.run("migrate-set-parameters", **parameters)
+
+    def source(self, cmdline, memory):
+        machine = self.start(self.command(cmdline, memory), "-qmp", "unix:{},server=on,wait=off")
+        self.prepare(machine, **self.parameters)
+        return machine
+
+    def destination(self, cmdline, memory):
+        machine = self.start(self.command(cmdline, memory), "-incoming", "defer", "-qmp",
+                             "unix:{},server=on,wait=off")
+        self.prepare(machine)
+        machine.qmp.run("migrate-incoming", uri=LOOPBACK)
+        address = machine.qmp.run("query-migrate")["socket-address"][0]
+        machine.uri = f"tcp:{address['host']}:{address['port']}"
+        return machine

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The figures as tables, and whether they reach what they should."""
+
+import statistics
+
+GIB = 1 << 30
+MIB = 1 << 20
+PLAIN, MULTIFD = "QEMU", "QEMU, multifd 2"
+
+
+def good(runs):
+    return [r for r in runs if "failed" not in r]
+
+
+def median(runs, value):
+    """Of value(run) over the runs that have it; None without any."""
+    found = [value(r) for r in good(runs)]
+    found = [f for f in found if f is not None]
+    return statistics.median(found) if found else None
+
+
+def spread(runs, value, form="{:.1f}"):
+    """Median and what it lies between."""
+    found = [f for f in (value(r) for r in good(runs)) if f is not None]
+    if not found:
+        return "–"
+    low, high = form.format(min(found)), form.format(max(found))
+    return form.format(statistics.median(found)) + (f" ({low}–{high})" if low != high else "")
+
+
+def ratio(runs, base, value):
+    """How many times the first one's."""
+    a, b = median(runs, value), median(base, value)
+    return f" {a / b:.2f}×" if a is not None and b else ""
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def total_ms(r):
+    return r["total"] * 1e3
+
+
+def cpu(r):
+    return r["cpu"]
+
+
+def cpu_per_gib(r):
+    return r["cpu"] * GIB / r["bytes"]
+
+
+def gap(r):
+    return r.get("gap_ms")
+
+
+def migration_table(result):
+    base = result["runs"]["ferry"]
+    rows = []
+    for name, runs in result["runs"].items():
+        if not good(runs):
+            rows.append([name] + ["–"] * 8)
+            continue
+        failed = len(runs) - len(good(runs))
+        rows.append([name + (f" ({failed} of {len(runs)} failed)" if failed else ""),
+                     spread(runs, total_ms, "{:.0f}") + ratio(runs, base, total_ms),
+                     spread(runs, cpu, "{:.2f}") + ratio(runs, base, cpu),
+                     spread(runs, cpu_per_gib, "{:.2f}"),
+                     spread(runs, lambda r: r.get("vcpu_system"), "{:.2f}"),
+                     spread(runs, lambda r: r.get("blackout_ms")),
+                     spread(runs, gap) + ratio(runs, base, gap),
+                     spread(runs, lambda r: r.get("gap_before_ms")),
+                     spread(runs, lambda r: r["bytes"] / MIB, "{:.0f}"),
+                     spread(runs, lambda r: r.get("rounds"), "{:.0f}")])
+    return table(["", "total ms", "CPU s", "CPU s/GiB", "vCPU kernel s", "blackout ms", "seen by guest ms",
+                  "without migration ms", "MiB sent", "rounds"], rows)
+
+
+def copying_table(results):
+    rows = []
+    for r in results:
+        runs = r["runs"]
+        rows.append([r["content"], "copied" if r["copy"] else "by reference", str(r["iovecs"]),
+                     spread(runs, lambda x: x["bytes"] / x["total"] / MIB, "{:.0f}"),
+                     spread(runs, cpu_per_gib, "{:.2f}"),
+                     spread(runs, lambda x: x["ends"][0]["cpu"] * GIB / x["bytes"], "{:.2f}"),
+                     spread(runs, lambda x: x["syscalls"][0] * GIB / x["bytes"], "{:.0f}"),
+                     spread(runs, lambda x: x["syscalls"][1] * GIB / x["bytes"], "{:.0f}")])
+    return table(["content", "pages", "iovecs", "MiB/s", "CPU s/GiB", "… sender's", "sender's calls/GiB",
+                  "receiver's calls/GiB"], rows)
+
+
+class Targets:
+    """What is to be reached, one line each."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, what, found, limit, form="{:.2f}", least=False):
+        if found is None or limit is None:
+            verdict, found_text = "not measured", "–"
+        else:
+            verdict = "met" if (found >= limit if least else found <= limit) else "**not met**"
+            found_text = form.format(found)
+        limit_text = ("at least " if least else "at most ") + form.format(limit) if limit is not None else "–"
+        self.rows.append([what, found_text, limit_text, verdict])
+
+    def compare(self, case, what, value, runs, form):
+        """Half of plain QEMU, and no more than with multifd."""
+        found, plain, multi = (median(runs[n], value) for n in ("ferry", PLAIN, MULTIFD))
+        self.add(f"{case}: {what}, half of QEMU's", found, plain / 2 if plain is not None else None, form)
+        self.add(f"{case}: {what}, QEMU's with multifd", found, multi, form)
+
+    def migration(self, result):
+        case, runs = result["text"], result["runs"]
+        self.compare(case, "total ms", total_ms, runs, "{:.0f}")
+        self.compare(case, "CPU s", cpu, runs, "{:.3f}")
+        others = [m for m in (median(runs[n], gap) for n in (PLAIN, MULTIFD)) if m is not None]
+        found = median(runs["ferry"], gap)
+        self.add(f"{case}: blackout seen by the guest ms, half of the better QEMU's", found,
+                 min(others) / 2 if others else None, "{:.1f}")
+        if result["case"] == "idle":
+            self.add(f"{case}: blackout seen by the guest ms", found, 5, "{:.1f}")
+            self.add("MiB a system call in the first round",
+                     median(runs["ferry"], lambda r: r["first_round"] / MIB), 1, "{:.2f}", least=True)
+        for side, name in enumerate(["source", "destination"]):
+            self.add(f"{case}: bytes copied on the {name} %",
+                     median(runs["ferry"], lambda r, s=side: r["copied"][s] * 100), 0.1, "{:.3f}")
+
+    def memory(self, results):
+        worst = [max(m[0] for m in r["memory"]) / MIB for x in results for r in good(x["runs"]["ferry"])]
+        self.add("memory beyond guest RAM (Pss) MiB, both ends", max(worst) if worst else None, 4)
+
+    def start(self, start):
+        a, b = (statistics.median(start[n]) if start.get(n) else None for n in ("ferry", PLAIN))
+        self.add("exec to the guest's first byte ms, a fifth of QEMU's", a, b / 5 if b else None, "{:.1f}")
+
+
+def targets(results):
+    t = Targets()
+    for result in results.get("migrations", []):
+        t.migration(result)
+    if "migrations" in results:
+        t.memory(results["migrations"])
+    if "start" in results:
+        t.start(results["start"])
+    return table(["what", "found", "to reach", ""], t.rows) if t.rows else ""
+
+
+def memory_table(results):
+    """Worst over all cases and both ends."""
+    rows = []
+    for name in ("ferry", PLAIN, MULTIFD):
+        found = [m for x in results for r in good(x["runs"][name]) for m in r["memory"]]
+        if found:
+            rows.append([name, f"{max(m[0] for m in found) / MIB:.1f}", f"{max(m[1] for m in found) / MIB:.1f}"])
+    return table(["", "Pss MiB", "Rss MiB"], rows)
+
+
+def start_table(start):
+    rows = []
+    for name, found in start.items():
+        if found:
+            rows.append([name, f"{statistics.median(found):.1f}", f"{min(found):.1f}–{max(found):.1f}"])
+    return table(["", "median ms", "range"], rows)
+
+
+def failures(results):
+    lines = [f"- {x['text']}, {name}: {r['failed']}" for x in results.get("migrations", [])
+             for name, runs in x["runs"].items() for r in runs if "failed" in r]
+    lines += [f"- {x['content']}, copy {x['copy']}, {x['iovecs']} iovecs: {r['failed']}"
+              for x in results.get("copying", []) for r in x["runs"] if "failed" in r]
+    return lines
+
+
+def rates(result):
+    """Whether the guests did the work they were asked to."""
+    return ", ".join(f"{name} {median(runs, lambda r: r.get('rate')):.0f}" for name, runs in result["runs"].items()
+                     if median(runs, lambda r: r.get("rate")) is not None)
+
+
+def markdown(results):
+    parts = ["# Figures\n"]
+    sizes = f"guest RAM {results['memory']} MiB, {results['data']} MiB of it incompressible, the rest zero; 1 vCPU; " \
+            f"downtime limit {results['downtime_limit']} ms; TCP on loopback; {results['runs']} runs of each, by turns"
+    if results["scale"] != 1:
+        sizes += f"; all sizes and rates divided by {results['scale']}"
+    for name, value in {**results["conditions"], "sizes": sizes, "note": results["note"]}.items():
+        if value:
+            parts.append(f"- {name}: {value}")
+    parts.append("\nMedian (smallest–largest), × is the ratio to ferry. What each column means: tests/bench/README.md.\n")
+    for result in results.get("migrations", []):
+        parts += [f"## {result['text']}\n", migration_table(result)]
+        if result["case"] != "idle":
+            parts.append(f"MiB/s the guests wrote before: {rates(result)}\n")
+    if "migrations" in results:
+        parts += ["## Memory beyond guest RAM\n", memory_table(results["migrations"])]
+    if "start" in results:
+        parts += ["## From exec to the guest's first byte\n", start_table(results["start"])]
+    if "copying" in results:
+        parts += ["## By reference against copying (idle guest)\n", copying_table(results["copying"])]
+    reached = targets(results)
+    if reached:
+        parts += ["## To reach\n", reached]
+    for text, lines in results.get("profile", []):
+        parts += [f"## Profile, {text}\n", "```", lines, "```\n"]
+    failed = failures(results)
+    if failed:
+        parts += ["## Failed runs\n", *failed, ""]
+    return "\n".join(parts)
