@@ -66,6 +66,9 @@ struct migration_stats {
 	const char *_Atomic blackout_method; /* "clock" or "round-trip", NULL: not known */
 };
 
+/* Make of tree @fdt one that suits this host; *@out is malloc'd. The migration's thread. */
+typedef int override_fn(void *opaque, const void *fdt, void **out, struct error *err);
+
 struct migration {
 	struct vm *vm;
 	struct migration_params params;
@@ -74,7 +77,6 @@ struct migration {
 	bool incoming; /* which way the last one went */
 	bool file;     /* to or from a saved machine; nobody answers */
 	char uri[256];
-	void *overrides; /* of an incoming one: tree with host-local properties, or NULL */
 
 	/* Valid when the status says that the last one has ended. */
 	struct error error;
@@ -95,6 +97,9 @@ struct migration {
 	void (*ended)(struct migration *m, int ret);
 	struct channel_listener *listener;
 
+	/* What is local to this host, put into the tree of an incoming migration; may be NULL. */
+	override_fn *override;
+	void *override_opaque;
 	/* Builds the machine of an incoming migration: vm_realize, or what a test wants. */
 	int (*realize)(struct vm *vm, const void *fdt, bool incoming, struct error *err);
 
@@ -144,12 +149,10 @@ void migration_count(struct migration *m, const struct protocol *p);
 
 /* Send the machine to @uri; file:PATH saves it and lets it go on. */
 int source_start(struct vm *vm, const char *uri, struct error *err);
-/*
- * Listen at @uri and receive a machine; for file:PATH restore it. @overrides: a tree whose host-…
- * properties replace those of the machine that comes, or NULL; copied. *@bound, unless NULL, gets
- * the URI to connect to, valid while the migration lasts.
- */
-int destination_start(struct vm *vm, const char *uri, const void *overrides, const char **bound,
-		      struct error *err);
+/* Make an empty machine wait for one to come. @override: may be NULL. */
+int destination_prepare(struct vm *vm, override_fn *override, void *opaque, struct error *err);
+/* Listen at @uri and receive a machine; for file:PATH restore it. *@bound, unless NULL, gets the
+ * URI to connect to, valid until the next migration. */
+int destination_start(struct vm *vm, const char *uri, const char **bound, struct error *err);
 
 #endif

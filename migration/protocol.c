@@ -99,6 +99,12 @@ void protocol_init(struct protocol *p, struct channel *channel, enum protocol_si
 	set_state(p, PROTOCOL_START);
 }
 
+void protocol_set_deadline(struct protocol *p, int ms)
+{
+	p->deadline_ms = ms;
+	set_state(p, p->state);
+}
+
 void protocol_free(struct protocol *p)
 {
 	record_reader_free(&p->reader);
@@ -195,7 +201,7 @@ int protocol_expect(struct protocol *p, uint16_t type, struct record *rec, struc
 	return ret;
 }
 
-void protocol_fail(struct protocol *p, const struct error *why)
+bool protocol_fail(struct protocol *p, const struct error *why)
 {
 	bool answer = p->side == SIDE_DESTINATION && p->state == PROTOCOL_ANSWER;
 	struct error ignored = { 0 };
@@ -203,10 +209,11 @@ void protocol_fail(struct protocol *p, const struct error *why)
 
 	if (p->file || protocol_next(p->state, false, p->side, RECORD_FAILED) < 0 ||
 	    stream_error(&p->stream))
-		return;
+		return false;
 	p->deadline_ms = LAST_MS;
 	message_error(&m, why);
-	protocol_say(p, answer ? RECORD_REJECT : RECORD_FAILED, message_end(&m), &ignored);
+	return protocol_say(p, answer ? RECORD_REJECT : RECORD_FAILED, message_end(&m), &ignored) ==
+	       0;
 }
 
 void protocol_explain(struct protocol *p, struct error *err)
@@ -219,8 +226,10 @@ void protocol_explain(struct protocol *p, struct error *err)
 	channel_set_timeout(p->channel, LAST_MS);
 	if (record_read(&p->reader, &rec, &theirs) == 0 &&
 	    (rec.type == RECORD_FAILED || rec.type == RECORD_REJECT) &&
-	    message_get_error(&rec, &theirs) < 0)
+	    message_get_error(&rec, &theirs) < 0) {
 		*err = theirs;
+		p->state = PROTOCOL_REFUSED;
+	}
 }
 
 void protocol_linger(struct protocol *p)

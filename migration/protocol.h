@@ -65,6 +65,8 @@ struct protocol {
 /* Begin a conversation on @channel, which stays the caller's and must outlive it. */
 void protocol_init(struct protocol *p, struct channel *channel, enum protocol_side side, bool file);
 void protocol_free(struct protocol *p);
+/* Set another deadline for every step, in ms; 0: the protocol's own. */
+void protocol_set_deadline(struct protocol *p, int ms);
 
 const char *protocol_state_name(enum protocol_state state);
 /* Milliseconds without any progress after which a side gives up in @state. */
@@ -96,9 +98,9 @@ int protocol_receive(struct protocol *p, struct record *rec, struct error *err);
 /* Wait for a record of @type. */
 int protocol_expect(struct protocol *p, uint16_t type, struct record *rec, struct error *err);
 
-/* Tell the other side why we give up (REJECT while it waits for an answer), if it can still be
- * told. */
-void protocol_fail(struct protocol *p, const struct error *why);
+/* Tell the other side why we give up (REJECT while it waits for an answer). False if it cannot be
+ * told, or knows. */
+bool protocol_fail(struct protocol *p, const struct error *why);
 
 /*
  * Sending failed because the other side went away: if it said why, put that in place of @err.

@@ -14,7 +14,7 @@ test:
 #: make unit-tsan   those that have threads, under TSan
 UNIT_SRCS := $(wildcard tests/unit/test_$(or $(UNIT),*).c)
 UNIT_BINS := $(UNIT_SRCS:%.c=$(BUILD)/%)
-TSAN_TESTS := loop memory stream stream_io channel control control_client
+TSAN_TESTS := loop memory stream stream_io channel control control_client source destination saved
 
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIBOBJS)
 	$(call say,LD,$@)
@@ -52,4 +52,3 @@ lab:
 .SECONDARY: $(UNIT_SRCS:%.c=$(BUILD)/%.o)
 -include $(UNIT_SRCS:%.c=$(BUILD)/%.d)
 -include tests/fuzz/fuzz.mk
--include tests/bench/bench.mk

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The side that gets the guest: an empty machine that listens, builds what the stream describes,
+ * fills it, and runs it when, and only when, COMMIT has come. A saved machine is received in the
+ * same way, without answers.
+ */
+#include <errno.h>
+#include <libfdt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "migration/messages.h"
+#include "migration/migration.h"
+#include "migration/protocol.h"
+#include "migration/ram.h"
+#include "vmm/command.h"
+#include "vmm/tree.h"
+
+struct destination {
+	struct migration *m;
+	struct vm *vm;
+	struct channel *ch;
+	struct protocol *p;
+	struct ram_load *ram;
+	bool run;     /* the guest ran, so it shall again */
+	bool has_crc; /* of all RAM */
+	uint64_t crc;
+	bool claimed;
+	uint64_t commit_ns; /* when COMMIT had come */
+};
+
+static int open_channel(struct destination *d, struct migration *m, struct error *err)
+{
+	int ret;
+
+	d->m = m;
+	d->vm = m->vm;
+	d->p = malloc(sizeof(*d->p));
+	d->ram = calloc(1, sizeof(*d->ram));
+	if (!d->p || !d->ram)
+		return error_set(err, -ENOMEM, "receive", m->uri, "", "memory", "none");
+	ret = channel_accept(m->listener, -1, m->cancel_fd, &d->ch, err);
+	channel_listener_close(m->listener);
+	m->listener = NULL;
+	if (ret < 0)
+		return ret;
+	m->stats.started_ns = now_ns();
+	protocol_init(d->p, d->ch, SIDE_DESTINATION, m->file);
+	protocol_set_deadline(d->p, m->params.deadline_ms);
+	stream_set_iov_max(&d->p->stream, m->params.iovecs);
+	return migration_set_channel(m, d->ch, err);
+}
+
+static int greet(struct destination *d, struct error *err)
+{
+	struct hello ours, theirs;
+	unsigned int version;
+	struct record rec;
+	struct message m;
+	int ret = 0;
+
+	hello_local(&ours);
+	message_hello(&m, &ours);
+	if (!d->m->file)
+		ret = protocol_say(d->p, RECORD_HELLO, message_end(&m), err);
+	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_HELLO, &rec, err);
+	ret = ret < 0 ? ret : message_get_hello(&rec, &theirs, err);
+	return ret < 0 ? ret : hello_agree(&ours, &theirs, "source", &version, err);
+}
+
+struct realize {
+	struct destination *d;
+	const void *fdt;
+	struct error *err;
+	int ret;
+};
+
+static void realize(void *opaque)
+{
+	struct realize *r = opaque;
+
+	r->ret = r->d->m->realize(r->d->vm, r->fdt, true, r->err);
+}
+
+/* Build the machine of the MACHINE record, with what is local to this host in place. */
+static int build_machine(struct destination *d, const struct record *rec, struct error *err)
+{
+	struct realize r = { .d = d, .fdt = rec->meta, .err = err };
+	void *mine = NULL;
+	int ret = machine_tree_check(rec->meta, rec->meta_len, err);
+
+	if (ret == 0 && d->m->override) {
+		ret = d->m->override(d->m->override_opaque, rec->meta, &mine, err);
+		r.fdt = mine;
+	}
+	if (ret == 0) {
+		loop_call(d->vm->loop, realize, &r);
+		ret = r.ret;
+	}
+	free(mine);
+	return ret;
+}
+
+static int get_stopped(struct destination *d, const struct record *rec, struct error *err)
+{
+	const void *fdt = message_open(rec, err);
+
+	if (!fdt)
+		return -EPROTO;
+	d->run = message_get_u64(fdt, "run", 0) != 0;
+	d->crc = message_get_u64(fdt, "ram-crc", UINT64_MAX);
+	d->has_crc = d->crc != UINT64_MAX;
+	migration_set_status(d->m, MIGRATION_DEVICE);
+	return 0;
+}
+
+/* Everything up to the STATE record, which is left in @rec. */
+static int receive_ram(struct destination *d, struct record *rec, struct error *err)
+{
+	int ret = ram_load_init(d->ram, d->m, &d->vm->memory, err);
+
+	migration_set_status(d->m, MIGRATION_ACTIVE);
+	while (ret == 0) {
+		ret = protocol_receive(d->p, rec, err);
+		if (ret < 0 || rec->type == RECORD_STATE)
+			break;
+		if (rec->type == RECORD_RAM)
+			ret = ram_load_record(d->ram, d->p, rec, err);
+		else
+			ret = get_stopped(d, rec, err);
+	}
+	return ret;
+}
+
+static int verify_ram(struct destination *d, struct error *err)
+{
+	char expected[32];
+	uint32_t crc;
+
+	if (!d->has_crc)
+		return 0;
+	crc = ram_checksum(&d->vm->memory);
+	snprintf(expected, sizeof(expected), "0x%08llx", (unsigned long long)d->crc);
+	return crc == d->crc ? 0
+			     : error_set(err, -EBADMSG, "load", "RAM", "checksum", expected,
+					 "0x%08x", crc);
+}
+
+static int claim(struct destination *d, struct error *err)
+{
+	int ret = vm_claim(d->vm, err);
+
+	d->claimed = ret == 0;
+	return ret;
+}
+
+/* The source must have let go before we take, and both before anybody runs. */
+static int take_over(struct destination *d, const struct record *state, struct error *err)
+{
+	struct record rec;
+	bool applied;
+	int ret = verify_ram(d, err);
+
+	ret = ret < 0 ? ret : vm_load_state(d->vm, state->meta, state->meta_len, &applied, err);
+	if (d->m->file) {
+		ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_END, &rec, err);
+		return ret < 0 ? ret : claim(d, err);
+	}
+	ret = ret < 0 ? ret : claim(d, err);
+	ret = ret < 0 ? ret : protocol_say(d->p, RECORD_LOADED, NULL, err);
+	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_COMMIT, &rec, err);
+	d->commit_ns = now_ns();
+	return ret;
+}
+
+static uint64_t realtime_ns(uint64_t monotonic)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec - (now_ns() - monotonic);
+}
+
+/* Run the guest and say so. That the word arrives is the source's concern. */
+static int run_guest(struct destination *d, struct error *err)
+{
+	struct error lost = { 0 };
+	struct message m;
+	uint64_t resumed;
+	int ret = vm_set_state(d->vm, d->run ? VM_RUNNING : VM_PAUSED, err);
+
+	if (ret < 0 || d->m->file)
+		return ret;
+	resumed = d->run ? d->vm->resumed_at : now_ns();
+	message_begin(&m);
+	message_u64(&m, "commit-ns", resumed - d->commit_ns);
+	message_u64(&m, "resumed-ns", resumed);
+	message_u64(&m, "realtime-ns", realtime_ns(resumed));
+	if (protocol_say(d->p, RECORD_RUNNING, message_end(&m), &lost) < 0)
+		error_print(&lost);
+	return 0;
+}
+
+/* Let go first: the source waits for it. Then say why. */
+static void give_up(struct destination *d, const struct error *err)
+{
+	if (d->claimed)
+		vm_yield(d->vm);
+	if (d->ch && protocol_fail(d->p, err))
+		protocol_linger(d->p);
+}
+
+static int receive_machine(struct destination *d, struct error *err)
+{
+	struct record rec;
+	int ret = greet(d, err);
+
+	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_MACHINE, &rec, err);
+	ret = ret < 0 ? ret : build_machine(d, &rec, err);
+	if (!d->m->file)
+		ret = ret < 0 ? ret : protocol_say(d->p, RECORD_ACCEPT, NULL, err);
+	d->m->stats.setup_ns = now_ns() - d->m->stats.started_ns;
+	ret = ret < 0 ? ret : receive_ram(d, &rec, err);
+	ret = ret < 0 ? ret : take_over(d, &rec, err);
+	/* Nobody can stop it now: the source has let go for good. */
+	ret = ret < 0 ? ret : migration_commit(d->m, err);
+	return ret < 0 ? ret : run_guest(d, err);
+}
+
+static int destination_run(struct migration *m, struct error *err)
+{
+	struct destination d = { 0 };
+	int ret = open_channel(&d, m, err);
+
+	ret = ret < 0 ? ret : receive_machine(&d, err);
+	if (ret < 0)
+		give_up(&d, err);
+	if (d.ch) {
+		migration_count(m, d.p);
+		migration_set_channel(m, NULL, NULL);
+		protocol_free(d.p);
+		channel_close(d.ch);
+	}
+	if (d.ram)
+		ram_load_free(d.ram);
+	free(d.ram);
+	free(d.p);
+	return ret;
+}
+
+static void destination_ended(struct migration *m, int ret)
+{
+	if (ret == 0)
+		return;
+	error_print(&m->error);
+	m->vm->exit_status = STATUS_ERROR;
+	loop_stop(m->vm->loop);
+}
+
+int destination_prepare(struct vm *vm, override_fn *override, void *opaque, struct error *err)
+{
+	struct migration *m = migration_get(vm);
+
+	if (!m)
+		return error_set(err, -ENOMEM, "receive", "machine", "", "memory", "none");
+	m->override = override;
+	m->override_opaque = opaque;
+	return vm_set_state(vm, VM_INMIGRATE, err);
+}
+
+int destination_start(struct vm *vm, const char *uri, const char **bound, struct error *err)
+{
+	struct migration *m = vm->migration;
+	struct channel_listener *listener;
+	int ret;
+
+	if (!m || vm->state != VM_INMIGRATE || migration_is_active(m))
+		return error_set(err, -EBUSY, "receive", uri, "",
+				 "a machine that waits for a migration", "%s",
+				 m && migration_is_active(m) ? "one that is receiving"
+							     : vm_state_name(vm->state));
+	ret = channel_listen(uri, &listener, err);
+	if (ret < 0)
+		return ret;
+	m->listener = listener;
+	ret = migration_start(m, channel_listener_uri(listener), true, destination_run,
+			      destination_ended, err);
+	if (ret < 0) {
+		channel_listener_close(listener);
+		m->listener = NULL;
+	} else if (bound) {
+		*bound = m->uri;
+	}
+	return ret;
+}

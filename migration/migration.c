@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The migration object and the life of its thread. */
+#include "migration/migration.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "migration/protocol.h"
+
+#define SECOND_NS	 1000000000ULL
+#define DEFAULT_DOWNTIME 300 /* ms */
+
+static const char *const status_names[MIGRATION_STATUSES] = {
+	[MIGRATION_NONE] = "none",
+	[MIGRATION_SETUP] = "setup",
+	[MIGRATION_ACTIVE] = "active",
+	[MIGRATION_DEVICE] = "device",
+	[MIGRATION_CANCELLING] = "cancelling",
+	[MIGRATION_COMPLETED] = "completed",
+	[MIGRATION_FAILED] = "failed",
+	[MIGRATION_CANCELLED] = "cancelled",
+};
+
+const char *migration_status_name(enum migration_status status)
+{
+	return status_names[status];
+}
+
+bool migration_is_active(const struct migration *m)
+{
+	return m->started;
+}
+
+void migration_set_status(struct migration *m, enum migration_status status)
+{
+	bool late;
+
+	pthread_mutex_lock(&m->lock);
+	/* The thread may be a step behind somebody who has just cancelled. */
+	late = m->status == MIGRATION_CANCELLING &&
+	       (status == MIGRATION_ACTIVE || status == MIGRATION_DEVICE);
+	if (!late)
+		m->status = status;
+	pthread_mutex_unlock(&m->lock);
+	if (!late)
+		migration_event(m, status);
+}
+
+/* The thread has ended or is about to. */
+static void join(struct migration *m)
+{
+	if (!m->started)
+		return;
+	pthread_join(m->thread, NULL);
+	m->started = false;
+	loop_timer_set(m->timer, -1);
+	channel_listener_close(m->listener);
+	m->listener = NULL;
+	close(m->cancel_fd);
+	m->cancel_fd = -1;
+}
+
+/* The machine is about to go; the loop does not run any more. */
+static void vm_gone(void *opaque)
+{
+	struct migration *m = opaque;
+	struct error reason = { 0 };
+
+	error_set(&reason, -ECANCELED, "migrate", "guest", "", "", "the process is ending");
+	if (m->started)
+		migration_cancel(m, &reason, NULL);
+	join(m);
+	loop_timer_del(m->timer);
+	pthread_mutex_destroy(&m->lock);
+	m->vm->migration = NULL;
+	free(m);
+}
+
+/* A guest that has ended has nothing left to migrate. */
+static void vm_changed(void *opaque, enum vm_state from, enum vm_state to)
+{
+	struct migration *m = opaque;
+	struct error reason = { 0 };
+
+	(void)from;
+	if (!m->started || m->incoming || (to != VM_SHUTDOWN && to != VM_INTERNAL_ERROR))
+		return;
+	error_set(&reason, -ECANCELED, "migrate", "guest", "", "a guest that runs", "%s",
+		  vm_state_name(to));
+	migration_cancel(m, &reason, NULL);
+}
+
+static void timed_out(void *opaque)
+{
+	struct migration *m = opaque;
+	struct error reason = { 0 };
+
+	m->timed_out = true;
+	if (m->params.force)
+		return;
+	error_set(&reason, -ETIMEDOUT, "migrate", m->uri, "timeout", "", "not done by then");
+	error_expected(&reason, "the end within %llu s", (unsigned long long)m->params.timeout);
+	migration_cancel(m, &reason, NULL);
+}
+
+struct migration *migration_get(struct vm *vm)
+{
+	struct migration *m = vm->migration;
+
+	if (m)
+		return m;
+	m = calloc(1, sizeof(*m));
+	if (!m || loop_timer_add(vm->loop, timed_out, m, &m->timer) < 0) {
+		free(m);
+		return NULL;
+	}
+	m->vm = vm;
+	m->params.downtime_limit = DEFAULT_DOWNTIME;
+	m->params.iovecs = IOV_MAX;
+	m->cancel_fd = -1;
+	m->realize = vm_realize;
+	pthread_mutex_init(&m->lock, NULL);
+	m->vm_listener =
+		(struct vm_listener){ .changed = vm_changed, .gone = vm_gone, .opaque = m };
+	vm_listen(vm, &m->vm_listener);
+	vm->migration = m;
+	return m;
+}
+
+/* Back on the loop thread, the migration's thread having nothing left to do. */
+static void finished(void *opaque)
+{
+	struct migration *m = opaque;
+	int ret = m->error.code;
+
+	if (!m->started)
+		return;
+	join(m);
+	if (ret == 0)
+		migration_set_status(m, MIGRATION_COMPLETED);
+	else if (m->cancelled && !m->cancel_reason.code)
+		migration_set_status(m, MIGRATION_CANCELLED);
+	else
+		migration_set_status(m, MIGRATION_FAILED);
+	m->ended(m, ret);
+}
+
+static void *thread(void *opaque)
+{
+	struct migration *m = opaque;
+	struct error err = { 0 };
+	int ret = m->run(m, &err);
+
+	if (ret < 0 && !err.code)
+		error_set(&err, ret, "migrate", m->uri, "", "", "%s", strerror(-ret));
+	if (m->cancelled && ret < 0) {
+		/* What the cancel broke on its way is not what is worth telling. */
+		error_clear(&err);
+		migration_check(m, &err);
+	}
+	m->error = err;
+	if (m->stats.started_ns)
+		m->stats.total_ns = now_ns() - m->stats.started_ns;
+	loop_post(m->vm->loop, finished, m);
+	return NULL;
+}
+
+int migration_start(struct migration *m, const char *uri, bool incoming,
+		    int (*run)(struct migration *m, struct error *err),
+		    void (*ended)(struct migration *m, int ret), struct error *err)
+{
+	uint64_t timeout = m->params.timeout;
+	int ret;
+
+	if (m->started)
+		return error_set(err, -EBUSY, "migrate", uri, "", "no migration under way",
+				 "one that is %s", migration_status_name(m->status));
+	m->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (m->cancel_fd < 0)
+		return error_set(err, -errno, "migrate", uri, "", "an eventfd", "%m");
+	snprintf(m->uri, sizeof(m->uri), "%s", uri);
+	m->incoming = incoming;
+	m->file = strncmp(uri, "file:", 5) == 0;
+	m->run = run;
+	m->ended = ended;
+	m->cancelled = m->timed_out = m->committing = m->handed_over = false;
+	m->channel = NULL;
+	error_clear(&m->error);
+	error_clear(&m->cancel_reason);
+	memset(&m->stats, 0, sizeof(m->stats));
+	m->stats.started_ns = incoming ? 0 : now_ns(); /* a listener's time begins with a visitor */
+	m->status = MIGRATION_SETUP;
+	m->started = true;
+	ret = -pthread_create(&m->thread, NULL, thread, m);
+	if (ret < 0) {
+		m->started = false;
+		close(m->cancel_fd);
+		return error_set(err, ret, "migrate", uri, "", "a thread", "%s", strerror(-ret));
+	}
+	migration_event(m, MIGRATION_SETUP);
+	if (timeout && !incoming)
+		loop_timer_set(m->timer, (int64_t)(timeout * SECOND_NS));
+	return 0;
+}
+
+int migration_cancel(struct migration *m, const struct error *reason, struct error *err)
+{
+	int ret = 0;
+
+	if (!m->started)
+		return error_set(err, -ENOENT, "cancel", "migration", "", "one under way", "none");
+	pthread_mutex_lock(&m->lock);
+	if (m->committing) {
+		ret = error_set(err, -EBUSY, "cancel", "migration", "", "one not yet committed",
+				"the guest belongs to the other side already");
+	} else if (!m->cancelled) {
+		if (reason)
+			m->cancel_reason = *reason;
+		m->cancelled = true;
+		eventfd_write(m->cancel_fd, 1);
+		if (m->channel)
+			channel_shutdown(m->channel);
+	}
+	pthread_mutex_unlock(&m->lock);
+	if (ret == 0)
+		migration_set_status(m, MIGRATION_CANCELLING);
+	return ret;
+}
+
+static int cancelled_error(struct migration *m, struct error *err)
+{
+	if (m->cancel_reason.code && err && !err->code)
+		*err = m->cancel_reason;
+	return error_set(err, -ECANCELED, "migrate", m->uri, "", "", "cancelled");
+}
+
+int migration_check(struct migration *m, struct error *err)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&m->lock);
+	if (m->cancelled)
+		ret = cancelled_error(m, err);
+	pthread_mutex_unlock(&m->lock);
+	return ret;
+}
+
+int migration_set_channel(struct migration *m, struct channel *ch, struct error *err)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&m->lock);
+	m->channel = ch;
+	if (ch && m->cancelled)
+		ret = cancelled_error(m, err);
+	pthread_mutex_unlock(&m->lock);
+	return ret;
+}
+
+int migration_commit(struct migration *m, struct error *err)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&m->lock);
+	if (m->cancelled)
+		ret = cancelled_error(m, err);
+	else
+		m->committing = true;
+	pthread_mutex_unlock(&m->lock);
+	return ret;
+}
+
+void migration_sleep(struct migration *m, uint64_t ns)
+{
+	struct pollfd pfd = { .fd = m->cancel_fd, .events = POLLIN };
+	struct timespec ts = { (time_t)(ns / SECOND_NS), (long)(ns % SECOND_NS) };
+
+	if (ns)
+		ppoll(&pfd, 1, &ts, NULL);
+}
+
+void migration_count(struct migration *m, const struct protocol *p)
+{
+	struct stream_stats tx, rx;
+
+	stream_stats(&p->stream, &tx, &rx);
+	m->stats.bytes_xfer = tx.bytes_xfer + rx.bytes_xfer;
+	m->stats.bytes_referenced = tx.bytes_referenced + rx.bytes_referenced;
+	m->stats.bytes_copied = tx.bytes_copied + rx.bytes_copied;
+	m->stats.iovecs_queued = tx.iovecs_queued + rx.iovecs_queued;
+	m->stats.iovecs_sent = tx.iovecs_sent + rx.iovecs_sent;
+	m->stats.syscalls = tx.syscalls + rx.syscalls;
+}

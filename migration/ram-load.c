@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Receiving guest RAM: check the whole table of a record, then let one readv put the pages where
+ * they belong.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration/crc32c.h"
+#include "migration/ram.h"
+
+#define WORD_BITS 64
+
+int ram_load_init(struct ram_load *l, struct migration *m, struct memory *mem, struct error *err)
+{
+	memset(l, 0, sizeof(*l));
+	l->mem = mem;
+	l->m = m;
+	for (unsigned int i = 0; i < mem->n_regions; i++) {
+		uint64_t pages = mem->regions[i].size >> PAGE_SHIFT;
+
+		l->touched[i] = calloc((pages + WORD_BITS - 1) / WORD_BITS, sizeof(uint64_t));
+		if (!l->touched[i])
+			return error_set(err, -ENOMEM, "load", "RAM", "", "memory for a bitmap",
+					 "none");
+		memory_fetch_own(&mem->regions[i], 0, pages, l->touched[i]);
+	}
+	m->stats.ram_total = mem->size;
+	return 0;
+}
+
+void ram_load_free(struct ram_load *l)
+{
+	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
+		free(l->touched[i]);
+}
+
+static uint64_t run_bytes(const struct ram_run *run)
+{
+	return (uint64_t)run->pages << PAGE_SHIFT;
+}
+
+/* Every run lies in RAM, and after the one before: so no page is named twice. */
+static int check_runs(const struct ram_load *l, const struct record *rec, unsigned int n,
+		      struct error *err)
+{
+	uint64_t end = 0;
+	char field[32];
+
+	for (unsigned int i = 0; i < n; i++) {
+		const struct ram_run *run = &l->runs[i];
+
+		snprintf(field, sizeof(field), "run %u gpa", i);
+		if (!memory_hva(l->mem, run->gpa, run_bytes(run)))
+			return error_set(err, -EPROTO, "stream", rec->device, field,
+					 "pages of the guest's RAM", "%u pages at 0x%llx",
+					 run->pages, (unsigned long long)run->gpa);
+		if (run->gpa < end) {
+			error_set(err, -EPROTO, "stream", rec->device, field, "", "0x%llx",
+				  (unsigned long long)run->gpa);
+			error_expected(err, "at least 0x%llx, where the run before ends",
+				       (unsigned long long)end);
+			return -EPROTO;
+		}
+		end = run->gpa + run_bytes(run);
+	}
+	return 0;
+}
+
+/* The region of @run, and its first page there. */
+static unsigned int find_region(const struct ram_load *l, const struct ram_run *run, uint64_t *page)
+{
+	unsigned int i = 0;
+
+	while (run->gpa - l->mem->regions[i].gpa >= l->mem->regions[i].size)
+		i++;
+	*page = (run->gpa - l->mem->regions[i].gpa) >> PAGE_SHIFT;
+	return i;
+}
+
+/* What was never written is zero already, and is better left without memory of its own. */
+static void load_zero(struct ram_load *l, const struct ram_run *run)
+{
+	uint64_t page;
+	unsigned int i = find_region(l, run, &page);
+
+	for (uint64_t end = page + run->pages; page < end; page++) {
+		if (l->touched[i][page / WORD_BITS] >> (page % WORD_BITS) & 1)
+			memset((char *)l->mem->regions[i].hva + (page << PAGE_SHIFT), 0, PAGE_SIZE);
+	}
+}
+
+static void touch(struct ram_load *l, const struct ram_run *run)
+{
+	uint64_t page;
+	unsigned int i = find_region(l, run, &page);
+
+	for (uint64_t end = page + run->pages; page < end; page++)
+		l->touched[i][page / WORD_BITS] |= 1ULL << (page % WORD_BITS);
+}
+
+int ram_load_record(struct ram_load *l, struct protocol *p, const struct record *rec,
+		    struct error *err)
+{
+	struct migration_stats *stats = &l->m->stats;
+	int n = ram_runs_decode(rec, l->runs, err);
+	size_t n_iov = 0;
+	int ret;
+
+	ret = n < 0 ? n : check_runs(l, rec, (unsigned int)n, err);
+	if (ret < 0)
+		return ret;
+	for (int i = 0; i < n; i++) {
+		const struct ram_run *run = &l->runs[i];
+
+		if (run->kind == RAM_ZERO) {
+			load_zero(l, run);
+			stats->pages_zero += run->pages;
+			continue;
+		}
+		touch(l, run);
+		l->iov[n_iov++] = (struct iovec){ memory_hva(l->mem, run->gpa, run_bytes(run)),
+						  run_bytes(run) };
+		stats->pages_data += run->pages;
+	}
+	ret = stream_readv(&p->stream, l->iov, n_iov);
+	stats->records++;
+	migration_count(l->m, p);
+	return record_payload_result(&p->reader, rec, ret, err);
+}
+
+uint32_t ram_checksum(const struct memory *mem)
+{
+	uint32_t crc = 0;
+
+	for (unsigned int i = 0; i < mem->n_regions; i++)
+		crc = crc32c(crc, mem->regions[i].hva, mem->regions[i].size);
+	return crc;
+}

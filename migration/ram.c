@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Sending guest RAM: rounds over the dirty bitmap, runs of pages, records. */
+#include "migration/ram.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/param.h>
+
+#include "migration/zero.h"
+
+/* KVM's log is cleared in pieces of this many pages (64 MiB), just before they are looked at. */
+#define CLEAR_PAGES 16384UL
+
+#define WORD_BITS 64
+#define SECOND_NS 1000000000ULL
+
+static uint64_t region_pages(const struct memory_region *region)
+{
+	return region->size >> PAGE_SHIFT;
+}
+
+static size_t region_words(const struct memory_region *region)
+{
+	return (region_pages(region) + WORD_BITS - 1) / WORD_BITS;
+}
+
+int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, uint64_t batch_max,
+		  struct error *err)
+{
+	struct memory *mem = &m->vm->memory;
+	int ret;
+
+	memset(s, 0, sizeof(*s));
+	s->vm = m->vm;
+	s->m = m;
+	s->p = p;
+	s->batch_max = MIN(batch_max, RAM_BATCH);
+	for (unsigned int i = 0; i < mem->n_regions; i++) {
+		s->bitmap[i] = calloc(region_words(&mem->regions[i]), sizeof(uint64_t));
+		if (!s->bitmap[i])
+			return error_set(err, -ENOMEM, "migrate", "RAM", "", "memory for a bitmap",
+					 "none");
+	}
+	/* What was written so far need not be sent twice. */
+	ret = dirty_log_running(s->vm) ? ram_save_fetch(s, err) : 0;
+	for (unsigned int i = 0; i < mem->n_regions; i++) {
+		uint64_t pages = region_pages(&mem->regions[i]);
+
+		memset(s->bitmap[i], 0xff, pages / WORD_BITS * sizeof(uint64_t));
+		if (pages % WORD_BITS)
+			s->bitmap[i][pages / WORD_BITS] = ~0ULL >> (WORD_BITS - pages % WORD_BITS);
+	}
+	s->dirty = mem->size >> PAGE_SHIFT;
+	m->stats.ram_total = mem->size;
+	m->stats.remaining = mem->size;
+	m->stats.dirty_rate = 0;
+	return ret;
+}
+
+void ram_save_free(struct ram_save *s)
+{
+	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
+		free(s->bitmap[i]);
+}
+
+int ram_save_fetch(struct ram_save *s, struct error *err)
+{
+	struct memory *mem = &s->vm->memory;
+	uint64_t before = s->dirty, now;
+
+	s->dirty = 0;
+	for (unsigned int i = 0; i < mem->n_regions; i++) {
+		int ret = dirty_log_fetch(s->vm, &mem->regions[i], s->bitmap[i], err);
+
+		if (ret < 0)
+			return ret;
+		for (size_t w = 0; w < region_words(&mem->regions[i]); w++)
+			s->dirty += (uint64_t)__builtin_popcountll(s->bitmap[i][w]);
+	}
+	now = now_ns();
+	if (s->fetched_ns && now > s->fetched_ns)
+		s->m->stats.dirty_rate = (s->dirty - before) * SECOND_NS / (now - s->fetched_ns);
+	s->fetched_ns = now;
+	s->m->stats.remaining = ram_save_remaining(s);
+	return 0;
+}
+
+uint64_t ram_save_remaining(const struct ram_save *s)
+{
+	return s->dirty << PAGE_SHIFT;
+}
+
+uint64_t ram_save_remaining_ns(const struct ram_save *s)
+{
+	double rate = bandwidth_get(&s->bandwidth);
+
+	if (!s->dirty)
+		return 0;
+	return rate > 0 ? (uint64_t)((double)ram_save_remaining(s) / rate * 1e9) : UINT64_MAX;
+}
+
+/* ---- Records ---- */
+
+/* Hand the record that was put together to the stream, and wait until the channel has it. */
+static int send_record(struct ram_save *s, struct error *err)
+{
+	size_t len = ram_runs_encode(s->runs, s->n, s->wire);
+	int ret = protocol_send(s->p, RECORD_RAM, s->wire, len, s->payload, true, err);
+
+	for (unsigned int i = 0; i < s->n && ret == 0; i++) {
+		const struct ram_run *run = &s->runs[i];
+		uint64_t bytes = (uint64_t)run->pages << PAGE_SHIFT;
+
+		if (run->kind == RAM_DATA)
+			stream_put_buffer_async(&s->p->stream,
+						memory_hva(&s->vm->memory, run->gpa, bytes), bytes);
+	}
+	return ret < 0 ? ret : protocol_flush(s->p, err);
+}
+
+static void count_record(struct ram_save *s)
+{
+	struct migration_stats *stats = &s->m->stats;
+
+	stats->pages_data += s->payload >> PAGE_SHIFT;
+	stats->pages_zero += s->pages - (s->payload >> PAGE_SHIFT);
+	stats->records++;
+	stats->remaining = ram_save_remaining(s);
+	stats->bandwidth = (uint64_t)bandwidth_get(&s->bandwidth);
+	migration_count(s->m, s->p);
+}
+
+/* Waiting for the rate limit counts as sending: the limit is then the bandwidth there is. */
+static int flush_record(struct ram_save *s, bool live, struct error *err)
+{
+	uint64_t start = now_ns(), wait = 0, ns;
+	int ret;
+
+	if (!s->n)
+		return 0;
+	if (live)
+		wait = rate_take(&s->limit, s->m->params.max_bandwidth,
+				 s->payload + s->n * RAM_RUN_WIRE + RECORD_HEADER, start);
+	migration_sleep(s->m, wait);
+	ret = migration_check(s->m, err);
+	ret = ret < 0 ? ret : send_record(s, err);
+	if (ret < 0)
+		return ret;
+	ns = now_ns() - start;
+	if (s->payload)
+		bandwidth_add(&s->bandwidth, s->payload, ns);
+	s->m->stats.send_ns += ns;
+	s->dirty -= s->pages;
+	count_record(s);
+	s->n = 0;
+	s->payload = s->pages = 0;
+	return 0;
+}
+
+/* How much one record may carry: with a low limit little, so that it is kept evenly. */
+static uint64_t batch_limit(const struct ram_save *s, bool live)
+{
+	uint64_t rate = live ? s->m->params.max_bandwidth : 0;
+
+	return rate ? MAX(PAGE_SIZE, MIN(s->batch_max, rate / 20)) : s->batch_max;
+}
+
+/* Add a page to the record, which has room. A run never leaves its region. */
+static void add_page(struct ram_save *s, const struct memory_region *region, uint64_t page,
+		     enum ram_kind kind)
+{
+	struct ram_run *last = s->n ? &s->runs[s->n - 1] : NULL;
+	uint64_t gpa = region->gpa + (page << PAGE_SHIFT);
+
+	if (last && page && last->kind == kind &&
+	    last->gpa + ((uint64_t)last->pages << PAGE_SHIFT) == gpa)
+		last->pages++;
+	else
+		s->runs[s->n++] = (struct ram_run){ gpa, 1, (uint8_t)kind };
+	s->pages++;
+	if (kind == RAM_DATA)
+		s->payload += PAGE_SIZE;
+}
+
+static bool is_full(const struct ram_save *s, bool live)
+{
+	return s->n == RAM_RUNS_MAX || s->pages == RAM_BATCH_PAGES ||
+	       s->payload + PAGE_SIZE > batch_limit(s, live);
+}
+
+static bool round_is_over(const struct ram_save *s, bool live)
+{
+	return live && s->m->timed_out && s->m->params.force;
+}
+
+/* The first page from @page on that is set, @end if none is. */
+static uint64_t next_dirty(const uint64_t *bitmap, uint64_t page, uint64_t end)
+{
+	while (page < end) {
+		uint64_t word = bitmap[page / WORD_BITS] >> (page % WORD_BITS);
+
+		if (word)
+			return MIN(end, page + (uint64_t)__builtin_ctzll(word));
+		page = (page / WORD_BITS + 1) * WORD_BITS;
+	}
+	return end;
+}
+
+/* Send the dirty pages [@page, @end) of region @i, whose bits in KVM's log are clear. */
+static int save_pages(struct ram_save *s, unsigned int i, uint64_t page, uint64_t end, bool live,
+		      struct error *err)
+{
+	const struct memory_region *region = &s->vm->memory.regions[i];
+	uint64_t *bitmap = s->bitmap[i];
+
+	for (page = next_dirty(bitmap, page, end); page < end;
+	     page = next_dirty(bitmap, page + 1, end)) {
+		bool zero;
+
+		if (is_full(s, live)) {
+			int ret = flush_record(s, live, err);
+
+			if (ret < 0)
+				return ret;
+			if (round_is_over(s, live))
+				return 0;
+		}
+		bitmap[page / WORD_BITS] &= ~(1ULL << (page % WORD_BITS));
+		zero = page_is_zero((const char *)region->hva + (page << PAGE_SHIFT));
+		add_page(s, region, page, zero ? RAM_ZERO : RAM_DATA);
+	}
+	return 0;
+}
+
+/*
+ * One region, a piece at a time. A piece is cleared in KVM's log, which shows later writes again,
+ * and then sent; the runs of a record may come from several pieces.
+ */
+static int save_region(struct ram_save *s, unsigned int i, bool live, struct error *err)
+{
+	struct memory_region *region = &s->vm->memory.regions[i];
+	uint64_t pages = region_pages(region);
+
+	for (uint64_t first = 0; first < pages && !round_is_over(s, live); first += CLEAR_PAGES) {
+		uint64_t n = MIN(CLEAR_PAGES, pages - first);
+		int ret = 0;
+
+		if (next_dirty(s->bitmap[i], first, first + n) == first + n)
+			continue;
+		if (live)
+			ret = dirty_log_clear(s->vm, region, first, n, s->bitmap[i], err);
+		ret = ret < 0 ? ret : save_pages(s, i, first, first + n, live, err);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+int ram_save_round(struct ram_save *s, bool live, struct error *err)
+{
+	int ret = 0;
+
+	s->m->stats.rounds++;
+	for (unsigned int i = 0; i < s->vm->memory.n_regions && ret == 0; i++)
+		ret = save_region(s, i, live, err);
+	return ret < 0 ? ret : flush_record(s, live, err);
+}

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The side that has the guest. Whatever goes wrong before COMMIT is sent ends in give_up(), with
+ * the guest running here as if nothing had happened; after it the guest never runs here again,
+ * unless a person wants it.
+ */
+#include "migration/source.h"
+
+#include <errno.h>
+#include <libfdt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <sys/param.h>
+
+#include "vmm/command.h"
+
+#define CONNECT_MS     10000
+#define CLAIM_TRIES    100
+#define CLAIM_PAUSE_NS 50000000ULL /* between tries to take disks back: 5 s in all */
+#define MS_NS	       1000000ULL
+#define WORTHLESS_NS   MS_NS /* a round that can save less than this is not worth it */
+#define FEW_PAGES      256   /* that need no estimate of the bandwidth */
+
+int source_open(struct source *s, struct migration *m, const char *uri, struct error *err)
+{
+	int ret;
+
+	s->m = m;
+	s->vm = m->vm;
+	s->p = malloc(sizeof(*s->p));
+	s->ram = calloc(1, sizeof(*s->ram));
+	if (!s->p || !s->ram)
+		return error_set(err, -ENOMEM, "migrate", uri, "", "memory", "none");
+	ret = channel_connect(uri, CONNECT_MS, m->cancel_fd, &s->ch, err);
+	if (ret < 0)
+		return ret;
+	protocol_init(s->p, s->ch, SIDE_SOURCE, m->file);
+	protocol_set_deadline(s->p, m->params.deadline_ms);
+	stream_set_iov_max(&s->p->stream, m->params.iovecs);
+	stream_set_copy_all(&s->p->stream, m->params.copy);
+	return migration_set_channel(m, s->ch, err);
+}
+
+int source_close(struct source *s)
+{
+	struct channel *ch = s->ch;
+
+	if (!ch)
+		return 0;
+	migration_count(s->m, s->p);
+	migration_set_channel(s->m, NULL, NULL);
+	protocol_free(s->p);
+	s->ch = NULL;
+	return channel_close(ch);
+}
+
+void source_free(struct source *s)
+{
+	if (s->ram)
+		ram_save_free(s->ram);
+	free(s->ram);
+	free(s->p);
+}
+
+int source_introduce(struct source *s, struct error *err)
+{
+	struct message m;
+	const void *fdt;
+	int ret;
+
+	message_hello(&m, &s->ours);
+	fdt = message_end(&m);
+	ret = protocol_send(s->p, RECORD_HELLO, fdt, fdt_totalsize(fdt), 0, false, err);
+	return ret < 0 ? ret : protocol_say(s->p, RECORD_MACHINE, s->vm->tree, err);
+}
+
+/* Get to know each other, and offer the machine. The guest does not notice. */
+static int negotiate(struct source *s, struct error *err)
+{
+	unsigned int version;
+	struct record rec;
+	int ret;
+
+	hello_local(&s->ours);
+	ret = protocol_expect(s->p, RECORD_HELLO, &rec, err);
+	ret = ret < 0 ? ret : message_get_hello(&rec, &s->theirs, err);
+	ret = ret < 0 ? ret : hello_agree(&s->ours, &s->theirs, "destination", &version, err);
+	ret = ret < 0 ? ret : source_introduce(s, err);
+	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_ACCEPT, &rec, err);
+	s->m->stats.setup_ns = now_ns() - s->m->stats.started_ns;
+	return ret;
+}
+
+/*
+ * Does what is left fit the downtime limit? And if it does, would one more round make the blackout
+ * noticeably shorter? Not if the round before did not: @before is what was left then.
+ */
+static bool time_to_switch(struct source *s, uint64_t before)
+{
+	uint64_t left = ram_save_remaining(s->ram), ns = ram_save_remaining_ns(s->ram);
+
+	if (ns == UINT64_MAX && left <= FEW_PAGES * PAGE_SIZE)
+		ns = 0;
+	s->m->stats.expected_downtime_ms = ns == UINT64_MAX ? 0 : ns / MS_NS;
+	if (s->m->timed_out && s->m->params.force)
+		return true;
+	return ns <= s->m->params.downtime_limit * MS_NS &&
+	       (ns < WORTHLESS_NS || left > before / 2);
+}
+
+/* Rounds over RAM, the guest running. */
+static int send_ram(struct source *s, struct error *err)
+{
+	uint64_t before;
+	int ret = dirty_log_start(s->vm, err);
+
+	s->logging = ret == 0;
+	ret = ret < 0 ? ret : ram_save_init(s->ram, s->m, s->p, s->theirs.ram_record_max, err);
+	if (ret < 0)
+		return ret;
+	migration_set_status(s->m, MIGRATION_ACTIVE);
+	do {
+		before = ram_save_remaining(s->ram);
+		migration_pass_event(s->m, s->m->stats.rounds + 1);
+		ret = ram_save_round(s->ram, true, err);
+		ret = ret < 0 ? ret : migration_check(s->m, err);
+		ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
+	} while (ret == 0 && !time_to_switch(s, before));
+	return ret;
+}
+
+/* ---- The guest is paused from here on ---- */
+
+struct pause {
+	struct source *s;
+	struct error *err;
+	int ret;
+};
+
+/* On the loop thread nobody can change the state between the look and the move. */
+static void pause_guest(void *opaque)
+{
+	struct pause *p = opaque;
+
+	p->s->before = p->s->vm->state;
+	p->ret = vm_set_state(p->s->vm, VM_FINISH_MIGRATE, p->err);
+}
+
+int source_pause(struct source *s, bool checksum, struct error *err)
+{
+	struct pause pause = { .s = s, .err = err };
+	struct message m;
+	const void *fdt;
+
+	migration_set_status(s->m, MIGRATION_DEVICE);
+	loop_call(s->vm->loop, pause_guest, &pause);
+	if (pause.ret < 0)
+		return pause.ret;
+	s->paused = true;
+	message_begin(&m);
+	message_u64(&m, "run", s->before == VM_RUNNING);
+	if (checksum)
+		message_u64(&m, "ram-crc", ram_checksum(&s->vm->memory));
+	fdt = message_end(&m);
+	return protocol_send(s->p, RECORD_STOPPED, fdt, fdt_totalsize(fdt), 0, false, err);
+}
+
+int source_send_state(struct source *s, const void *state, struct error *err)
+{
+	return protocol_say(s->p, RECORD_STATE, state, err);
+}
+
+int source_resume(struct source *s, struct error *err)
+{
+	return s->paused ? vm_set_state(s->vm, s->before, err) : 0;
+}
+
+/*
+ * The last RAM, the state, and what only one machine may have. The state is fetched before the
+ * dirty log is read for the last time, so that it does not matter what fetching it writes.
+ */
+static int send_rest(struct source *s, struct error *err)
+{
+	void *state = NULL;
+	int ret = vm_save_state(s->vm, &state, err);
+
+	ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
+	ret = ret < 0 ? ret : ram_save_round(s->ram, false, err);
+	if (ret == 0) {
+		vm_yield(s->vm);
+		s->yielded = true;
+		ret = source_send_state(s, state, err);
+	}
+	free(state);
+	return ret;
+}
+
+/*
+ * A flush that fails has left at least the last byte of the record unsent, and without it the
+ * destination cannot take it for a COMMIT: the guest is still ours then.
+ */
+static int commit(struct source *s, struct error *err)
+{
+	int ret = migration_commit(s->m, err);
+
+	ret = ret < 0 ? ret : protocol_send(s->p, RECORD_COMMIT, NULL, 0, 0, false, err);
+	s->committed_ns = now_ns();
+	ret = ret < 0 ? ret : protocol_flush(s->p, err);
+	s->committed = ret == 0;
+	return ret;
+}
+
+/*
+ * From the last guest instruction here to the first there. Both times are of one clock when both
+ * sides run on one kernel. If not, the way of COMMIT is taken to be half of its round trip.
+ */
+static void measure_blackout(struct source *s, const void *fdt)
+{
+	struct migration_stats *stats = &s->m->stats;
+	uint64_t now = now_ns(), there = message_get_u64(fdt, "commit-ns", 0);
+	uint64_t resumed = message_get_u64(fdt, "resumed-ns", 0), trip = now - s->committed_ns;
+
+	if (s->before != VM_RUNNING)
+		return;
+	if (s->ours.boot_id[0] && strcmp(s->ours.boot_id, s->theirs.boot_id) == 0 &&
+	    resumed > s->vm->paused_at && resumed <= now) {
+		stats->blackout_method = "clock";
+		stats->blackout_ns = resumed - s->vm->paused_at;
+		return;
+	}
+	there = MIN(there, trip);
+	stats->blackout_method = "round-trip";
+	stats->blackout_ns = s->committed_ns - s->vm->paused_at + there + (trip - there) / 2;
+}
+
+static int wait_running(struct source *s, struct error *err)
+{
+	struct record rec;
+	const void *fdt = NULL;
+	int ret = protocol_expect(s->p, RECORD_RUNNING, &rec, err);
+
+	if (ret == 0)
+		fdt = message_open(&rec, err);
+	if (!fdt)
+		return -EPROTO;
+	measure_blackout(s, fdt);
+	return vm_set_state(s->vm, VM_POSTMIGRATE, err);
+}
+
+static int switch_over(struct source *s, struct error *err)
+{
+	struct record rec;
+	int ret = source_pause(s, s->m->params.verify, err);
+
+	ret = ret < 0 ? ret : send_rest(s, err);
+	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_LOADED, &rec, err);
+	ret = ret < 0 ? ret : commit(s, err);
+	return ret < 0 ? ret : wait_running(s, err);
+}
+
+/* ---- When it fails ---- */
+
+/* Take back what was yielded. The other side lets go of it when its connection ends, or its
+ * process. */
+static int claim_again(struct source *s, struct error *err)
+{
+	int ret = -EAGAIN;
+
+	for (int i = 0; i < CLAIM_TRIES && ret < 0; i++) {
+		struct timespec ts = { 0, i ? CLAIM_PAUSE_NS : 0 };
+
+		nanosleep(&ts, NULL);
+		error_clear(err);
+		ret = vm_claim(s->vm, err);
+	}
+	return ret;
+}
+
+static void give_up(struct source *s, struct error *err)
+{
+	struct error lost = { 0 };
+
+	if (s->ch) {
+		protocol_explain(s->p, err);
+		protocol_fail(s->p, err);
+	}
+	source_close(s);
+	if (s->yielded && claim_again(s, &lost) < 0) {
+		error_print(&lost);
+		s->before = VM_PAUSED;
+	}
+	if (source_resume(s, &lost) < 0)
+		error_print(&lost);
+}
+
+/* COMMIT is out and nobody has said RUNNING: whether the guest runs there is not known. */
+static void hand_over(struct source *s, struct error *err)
+{
+	struct error why = *err;
+	char sentence[sizeof(why)];
+
+	s->m->handed_over = true;
+	error_clear(err);
+	error_set(err, why.code, "migrate", s->m->uri, "", "the other side to run the guest",
+		  "no word of it (%s); the guest is paused here for a person to decide",
+		  error_sentence(&why, sentence, sizeof(sentence)));
+	vm_set_state(s->vm, VM_HANDED_OVER, NULL);
+}
+
+static int source_run(struct migration *m, struct error *err)
+{
+	struct source s = { 0 };
+	int ret = source_open(&s, m, m->uri, err);
+
+	ret = ret < 0 ? ret : negotiate(&s, err);
+	ret = ret < 0 ? ret : send_ram(&s, err);
+	ret = ret < 0 ? ret : switch_over(&s, err);
+	if (ret < 0 && !s.committed)
+		give_up(&s, err);
+	else if (ret < 0)
+		hand_over(&s, err);
+	if (s.logging)
+		dirty_log_stop(s.vm);
+	source_close(&s);
+	source_free(&s);
+	return ret;
+}
+
+static void source_ended(struct migration *m, int ret)
+{
+	if (ret < 0) {
+		error_print(&m->error);
+	} else if (!m->file && !m->vm->stay) {
+		m->vm->exit_status = STATUS_OK;
+		loop_stop(m->vm->loop);
+	}
+}
+
+static bool has_a_guest(enum vm_state state)
+{
+	return state == VM_RUNNING || state == VM_PAUSED || state == VM_PRELAUNCH;
+}
+
+int source_start(struct vm *vm, const char *uri, struct error *err)
+{
+	struct migration *m = migration_get(vm);
+
+	if (!m)
+		return error_set(err, -ENOMEM, "migrate", uri, "", "memory", "none");
+	if (!migration_is_active(m) && (!has_a_guest(vm->state) || !vm->tree))
+		return error_set(err, -EINVAL, "migrate", "guest", "", "one that runs or is paused",
+				 "%s", vm_state_name(vm->state));
+	return migration_start(m, uri, false,
+			       strncmp(uri, "file:", 5) == 0 ? snapshot_run : source_run,
+			       source_ended, err);
+}

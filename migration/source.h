@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What sending a machine (source.c) and saving it (snapshot.c) have in common. */
+#ifndef MIGRATION_SOURCE_H
+#define MIGRATION_SOURCE_H
+
+#include "migration/messages.h"
+#include "migration/migration.h"
+#include "migration/protocol.h"
+#include "migration/ram.h"
+
+struct source {
+	struct migration *m;
+	struct vm *vm;
+	struct channel *ch;
+	struct protocol *p;
+	struct ram_save *ram;
+	struct hello ours, theirs;
+	enum vm_state before; /* of the guest when it was paused */
+	bool paused;	      /* by us */
+	bool logging, yielded, committed;
+	uint64_t committed_ns;
+};
+
+/* Connect to @uri and begin the conversation. */
+int source_open(struct source *s, struct migration *m, const char *uri, struct error *err);
+/* Give the channel back; 0 or what its close reported. */
+int source_close(struct source *s);
+/* Free all; the channel is closed. */
+void source_free(struct source *s);
+
+/* Queue HELLO and MACHINE, and flush. */
+int source_introduce(struct source *s, struct error *err);
+/* Pause the guest and queue STOPPED, with a checksum of all RAM if wanted. */
+int source_pause(struct source *s, bool checksum, struct error *err);
+/* Send the state tree, with everything queued before it. */
+int source_send_state(struct source *s, const void *state, struct error *err);
+/* Let the guest go on as before. */
+int source_resume(struct source *s, struct error *err);
+
+/* The thread that saves the machine to file:PATH. */
+int snapshot_run(struct migration *m, struct error *err);
+
+#endif
