@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* ferry migrate: tell a running machine to move, watch it go, report. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "migration/watch.h"
+#include "vmm/command.h"
+#include "vmm/options.h"
+
+#define ANSWER_MS 10000
+
+struct migrate_options {
+	const char *rest[2]; /* CONTROL, URI */
+	json_t *parameters;  /* of migrate-set-parameters */
+	bool no_progress, json, help;
+};
+
+static int set_number(struct migrate_options *o, const char *name, const char *value, uint64_t max,
+		      struct error *err)
+{
+	uint64_t n;
+	int ret = parse_uint(value, 0, max, &n, err);
+
+	if (ret == 0)
+		json_object_set_new(o->parameters, name, json_integer((json_int_t)n));
+	return ret;
+}
+
+static int set_downtime(void *opaque, const char *value, struct error *err)
+{
+	return set_number(opaque, "downtime-limit", value, 2000000, err);
+}
+
+static int set_timeout(void *opaque, const char *value, struct error *err)
+{
+	return set_number(opaque, "x-timeout", value, 1000000, err);
+}
+
+static int set_iovecs(void *opaque, const char *value, struct error *err)
+{
+	return set_number(opaque, "x-iovecs", value, 1024, err);
+}
+
+/* "100M" or "100M/s"; a bare number is bytes a second. */
+static int set_bandwidth(void *opaque, const char *value, struct error *err)
+{
+	struct migrate_options *o = opaque;
+	size_t len = strlen(value);
+	uint64_t bytes;
+	char size[64];
+	int ret;
+
+	if (len > 2 && strcmp(value + len - 2, "/s") == 0)
+		len -= 2;
+	snprintf(size, sizeof(size), "%.*s", (int)len, value);
+	ret = parse_size(size, 1, &bytes, err);
+	if (ret == 0)
+		json_object_set_new(o->parameters, "max-bandwidth",
+				    json_integer((json_int_t)bytes));
+	return ret;
+}
+
+static int set_on_timeout(void *opaque, const char *value, struct error *err)
+{
+	struct migrate_options *o = opaque;
+
+	if (strcmp(value, "cancel") != 0 && strcmp(value, "force") != 0)
+		return error_set(err, -EINVAL, "options", "--on-timeout", "", "cancel or force",
+				 "%s", value);
+	json_object_set_new(o->parameters, "x-on-timeout", json_string(value));
+	return 0;
+}
+
+static int set_true(struct migrate_options *o, const char *name)
+{
+	json_object_set_new(o->parameters, name, json_true());
+	return 0;
+}
+
+static int set_copy(void *opaque, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	return set_true(opaque, "x-copy");
+}
+
+static int set_verify(void *opaque, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	return set_true(opaque, "x-verify");
+}
+
+static int migrate(const struct migrate_options *o, const char *uri, json_t **info,
+		   struct error *err)
+{
+	struct control_client *client;
+	int ret = control_connect(o->rest[0], ANSWER_MS, &client, err);
+
+	if (ret < 0)
+		return ret;
+	if (json_object_size(o->parameters))
+		ret = control_execute(client, "migrate-set-parameters", json_incref(o->parameters),
+				      NULL, err);
+	if (ret == 0)
+		ret = watch_migration(client, uri, !o->no_progress && isatty(STDERR_FILENO), info,
+				      err);
+	control_disconnect(client);
+	return ret;
+}
+
+static int run_migrate(const struct migrate_options *o)
+{
+	struct error err = { 0 };
+	json_t *info = NULL;
+	char uri[256];
+	int ret = watch_absolute(o->rest[1], uri, sizeof(uri), &err);
+
+	watch_block_signals();
+	ret = ret < 0 ? ret : migrate(o, uri, &info, &err);
+	if (ret < 0)
+		error_print(&err);
+	if (info && o->json) {
+		json_dumpf(info, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else if (info && ret == 0) {
+		watch_report(stdout, info);
+	}
+	json_decref(info);
+	return ret < 0 ? STATUS_ERROR : STATUS_OK;
+}
+
+static int main_migrate(int argc, char **argv)
+{
+	struct migrate_options o = { .parameters = json_object() };
+	const struct option_spec specs[] = {
+		{ "downtime-limit", "MS", "how long the guest may stand still (300)", set_downtime,
+		  &o },
+		{ "max-bandwidth", "SIZE/s", "while the guest runs; no limit by default",
+		  set_bandwidth, &o },
+		{ "timeout", "S", "of the whole migration", set_timeout, &o },
+		{ "on-timeout", "cancel|force", "give up then, or stop the guest and finish",
+		  set_on_timeout, &o },
+		{ "no-progress", NULL, "show nothing on the way", option_set_flag, &o.no_progress },
+		{ "json", NULL, "report as query-migrate does", option_set_flag, &o.json },
+		{ "verify", NULL, "compare checksums of all RAM (a longer blackout)", set_verify,
+		  &o },
+		{ "iovecs", "N", "pieces of one system call at most (1024), to compare", set_iovecs,
+		  &o },
+		{ "copy", NULL, "copy guest memory before sending, to compare", set_copy, &o },
+		{ "help", NULL, "show this", option_set_flag, &o.help },
+	};
+	const unsigned int n = sizeof(specs) / sizeof(specs[0]);
+	struct error err = { 0 };
+	unsigned int n_rest;
+	int status = STATUS_USAGE;
+
+	if (options_parse(argc, argv, specs, n, o.rest, 2, &n_rest, &err) == 0 && !o.help &&
+	    n_rest < 2)
+		error_set(&err, -EINVAL, "migrate", "arguments", "", "CONTROL and URI",
+			  "%u of them", n_rest);
+	if (err.code) {
+		error_print(&err);
+	} else if (o.help) {
+		puts("ferry migrate CONTROL URI [OPTION]…");
+		options_help(specs, n);
+		status = STATUS_OK;
+	} else {
+		status = run_migrate(&o);
+	}
+	json_decref(o.parameters);
+	return status;
+}
+
+static const struct command migrate_command = {
+	.name = "migrate",
+	.synopsis = "CONTROL URI [OPTION]…",
+	.help = "move the machine behind control socket CONTROL to URI",
+	.run = main_migrate,
+};
+COMMAND(migrate_command);
