@@ -22,6 +22,8 @@ FERRY = os.path.join(BUILD, "ferry")
 GUEST = os.path.join(BUILD, "guest", "ferry-guest.elf")
 # Emulated processors are slow; a deadline that is generous on one still ends a hang.
 PATIENCE = float(os.environ.get("FERRY_TEST_PATIENCE", "60"))
+# How much slower than a real processor this one is taken to be, for checks of durations.
+SLOWNESS = float(os.environ.get("FERRY_TEST_SLOWNESS", "1"))
 
 scratch = tempfile.mkdtemp(prefix="ferry-test-")
 machines = []
@@ -179,7 +181,8 @@ class Machine:
 
     count = 0
 
-    def __init__(self, command, *arguments, serial=True, control=True, env=None, wrap=()):
+    def __init__(self, command, *arguments, serial=True, control=True, env=None, wrap=(),
+                 fds=()):
         Machine.count += 1
         self.base = os.path.join(scratch, "m%d" % Machine.count)
         self.control = self.base + ".qmp"
@@ -195,7 +198,8 @@ class Machine:
         self.err = open(self.base + ".err", "w+")
         self.out = open(self.base + ".out", "w+")
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.out,
-                                        stderr=self.err, env=env, pass_fds=fds_of(arguments))
+                                        stderr=self.err, env=env,
+                                        pass_fds=fds_of(arguments) + list(fds))
         machines.append(self)
 
     @property
@@ -297,14 +301,9 @@ def receive(uri=None, *options, **kw):
     if uri is None:
         uri = "unix:" + os.path.join(scratch, "mig%d" % Machine.count)
     machine = Machine("receive", uri, *options, **kw)
-    machine.uri = uri
-    if uri.startswith("unix:"):
-        wait_until(lambda: machine.ended() or os.path.exists(uri[5:]), "ferry receive to listen")
-    elif uri.startswith("tcp:"):
-        found = wait_until(lambda: re.search(r"tcp:\S+:\d+", machine.stderr() + machine.stdout()) or
-                           machine.ended(), "ferry receive to say its address")
-        check(found is not True, "ferry receive ended early")
-        machine.uri = found.group(0)
+    wait_until(lambda: machine.ended() or "\n" in machine.stdout(), "ferry receive to say its address")
+    check(not machine.ended(), "ferry receive ended early: " + machine.stderr())
+    machine.uri = machine.stdout().strip()
     return machine
 
 
