@@ -52,3 +52,4 @@ lab:
 .SECONDARY: $(UNIT_SRCS:%.c=$(BUILD)/%.o)
 -include $(UNIT_SRCS:%.c=$(BUILD)/%.d)
 -include tests/fuzz/fuzz.mk
+-include tests/bench/bench.mk
