@@ -236,6 +236,7 @@ static inline void guest_start(struct guest_queue *gq, struct device *dev, uint6
 				    .desc = gpa,
 				    .avail = gpa + PAGE_SIZE,
 				    .used = gpa + 2 * PAGE_SIZE };
+	reg_write(gq->vd, VIRTIO_MMIO_STATUS, 0); /* before the device's rings are touched */
 	memset(ram(gq->vd, gpa), 0, 3 * PAGE_SIZE);
 	guest_negotiate(gq->vd, features);
 	guest_set_queue(gq, 1);
@@ -262,12 +263,16 @@ static inline void guest_add(struct guest_queue *gq, uint16_t head)
 /* used_event: interrupt when the used index passes @index (2.7.10). */
 static inline void guest_used_event(struct guest_queue *gq, uint16_t index)
 {
-	((uint16_t *)ram(gq->vd, gq->avail))[2 + gq->size] = index;
+	uint16_t *event = &((uint16_t *)ram(gq->vd, gq->avail))[2 + gq->size];
+
+	__atomic_store_n(event, index, __ATOMIC_SEQ_CST);
 }
 
 static inline uint16_t guest_avail_event(struct guest_queue *gq)
 {
-	return *(uint16_t *)ram(gq->vd, gq->used + 4 + 8ULL * gq->size);
+	uint16_t *event = ram(gq->vd, gq->used + 4 + 8ULL * gq->size);
+
+	return __atomic_load_n(event, __ATOMIC_SEQ_CST);
 }
 
 static inline uint16_t guest_used_index(struct guest_queue *gq)

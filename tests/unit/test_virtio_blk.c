@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "guest-virtio.h"
@@ -325,6 +326,61 @@ static void many_requests_are_in_flight(void **state)
 	}
 }
 
+static void *run_loop(void *opaque)
+{
+	loop_run(opaque);
+	return NULL;
+}
+
+/* Wait until everything is used, asking for one interrupt at the end of it (2.7.7.1). */
+static void wait_for_all(struct fixture *f)
+{
+	struct pollfd irq = { .fd = f->vd->irq, .events = POLLIN };
+
+	for (;;) {
+		guest_used_event(&f->gq, (uint16_t)(f->gq.next_avail - 1));
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (guest_used_index(&f->gq) == f->gq.next_avail)
+			return;
+		assert_int_equal(poll(&irq, 1, 10000), 1); /* or a kick or an interrupt was lost */
+		guest_interrupts(f->vd);
+		reg_write(f->vd, VIRTIO_MMIO_INTERRUPT_ACK, 1);
+	}
+}
+
+/* As it is in life: the guest on its thread, the device on the loop's, both as lazy as the event
+ * index allows. */
+static void guest_and_device_meet_on_two_threads(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t features = FEATURES | 1ULL << VIRTIO_RING_F_EVENT_IDX;
+	uint32_t head, len;
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, run_loop, f->vm.loop), 0);
+	guest_start(&f->gq, f->dev, features, 128, RING);
+	for (unsigned int round = 0; round < 500; round++) {
+		unsigned int n = 1 + round * 7 % 40;
+		uint16_t before = f->gq.next_avail;
+
+		for (unsigned int i = 0; i < n; i++)
+			add(f, i, round % 2 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT, i,
+			    BUFFER + 512 * i, 512);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (vring_need_event(guest_avail_event(&f->gq), f->gq.next_avail, before))
+			reg_write(f->vd, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+		if (round % 50 == 49) { /* the driver goes away in the middle of it */
+			guest_start(&f->gq, f->dev, features, 128, RING);
+			continue;
+		}
+		wait_for_all(f);
+		while (guest_get(&f->gq, &head, &len))
+			assert_int_equal(*status(f, head / 3), VIRTIO_BLK_S_OK);
+	}
+	loop_stop(f->vm.loop);
+	pthread_join(thread, NULL);
+}
+
 static void pause_and_reset_drain_what_is_in_flight(void **state)
 {
 	struct fixture *f = *state;
@@ -542,6 +598,7 @@ int main(void)
 		BOTH(errors_of_the_host_reach_the_guest),
 		BOTH(dirty_marks_cover_what_was_written),
 		BOTH(many_requests_are_in_flight),
+		BOTH(guest_and_device_meet_on_two_threads),
 		BOTH(pause_and_reset_drain_what_is_in_flight),
 		BOTH(requests_go_on_after_a_migration),
 		TEST(config_space_tells_the_limits),
