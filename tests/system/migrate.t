@@ -214,7 +214,7 @@ def virtio_devices_in_flight():
         with open(disk, "wb") as f:
             f.truncate(2 << 20)
         console = os.path.join(t.scratch, "console" + irq)
-        m = t.run("vio seconds=0 irq=%s depth=16" % irq, "--disk", disk, "--rng",
+        m = t.run("vio seconds=600 irq=%s depth=16" % irq, "--disk", disk, "--rng",
                   "--console", "file:" + console)
         m.expect("^vio ready.*\n")
         for _ in range(3):
@@ -252,7 +252,7 @@ def system_reset_with_devices_after_a_migration():
     disk = os.path.join(t.scratch, "disk-reset")
     with open(disk, "wb") as f:
         f.truncate(1 << 20)
-    m = t.run("vio seconds=0 irq=1", "--disk", disk, "--rng")
+    m = t.run("vio seconds=600 irq=1", "--disk", disk, "--rng")
     m.expect("^vio ready.*\n")
     m = cross(m)
     m.send("s")
