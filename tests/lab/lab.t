@@ -50,7 +50,8 @@ def test_command():
 
 def test_host():
     os.environ["LAB_PASSED"] = "a 'b' $c"
-    r = lab("box", "-e", "LAB_PASSED", "--", "sh", "-c", 'pwd; echo "$LAB_PASSED"; echo out > t.out; cd /etc && echo x > t.lab')
+    r = lab("box", "-e", "LAB_PASSED", "--", "sh", "-c",
+            'pwd; echo "$LAB_PASSED"; echo out > t.out; cd /etc && echo x > t.lab')
     ok(r.stdout.decode() == f"{HERE}\na 'b' $c\n", "directory and variables are the caller's", r)
     with open(HERE + "/t.out") as f:
         ok(f.read() == "out\n", "the checkout is written through")
@@ -75,7 +76,8 @@ def test_ends():
             time.sleep(0.1)     # they die by the kernel's hand, which nobody can wait for
         left = [p for p in children if os.path.exists(f"/proc/{p}/exe")]
         expected = -number if number == signal.SIGKILL else 128 + number
-        ok(len(children) == 2 and not left and status == expected, f"{number.name} leaves nothing", children, left, status)
+        ok(len(children) == 2 and not left and status == expected, f"{number.name} leaves nothing",
+           children, left, status)
 
 
 def test_pair():
