@@ -5,7 +5,9 @@ MAKEFLAGS += --no-print-directory
 VERSION  := 0.1.0
 PREFIX   ?= /usr/local
 BUILD    ?= build
-CC       ?= gcc
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
 LIBS     := libfdt jansson liburing
 
 # Every .c file of these folders is part of ferry: adding a device is adding a file.
@@ -61,7 +63,7 @@ JOBS      = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 demo:
 	$(Q)tests/deps $(if $(LAB),lab,build)
 	$(Q)$(MAKE) $(JOBS) all
-	$(Q)$(if $(LAB),tests/lab/box --timeout 300 -e BUILD -- )tests/demo
+	$(Q)BUILD=$(BUILD) $(if $(LAB),tests/lab/box --timeout 300 -e BUILD -e FILL -e WS -e RATE -- )tests/demo
 
 #: make help        this list
 help:
