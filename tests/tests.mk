@@ -9,6 +9,7 @@ test:
 		$(sort $(wildcard tests/system/*.t))
 
 # One cmocka program a file of tests/unit, linked with all of ferry but main.
+#: make unit-programs  build the unit tests only
 #: make unit        unit tests alone    UNIT=loop  one of them
 #: make unit-asan   unit tests under ASan and UBSan
 #: make unit-tsan   those that have threads, under TSan
@@ -38,7 +39,9 @@ unit-tsan:
 # a timeout, and they are told to be patient.
 #: make lab         the system tests in a box with a /dev/kvm made by software, where there is none
 #:   LAB_TESTS=…     some of them (tests/system/run.t)    LAB_PATIENCE=S  how long a step may take
-LAB_TESTS    ?= $(sort $(wildcard tests/system/*.t))
+#:   LAB_TIMEOUT=S   how long one of the scripts may take
+# Those left out have no use for KVM.
+LAB_TESTS    ?= $(filter-out %/guest-qemu.t %/make.t,$(sort $(wildcard tests/system/*.t)))
 LAB_PATIENCE ?= 240
 LAB_TIMEOUT  ?= 1200
 lab: export FERRY_TEST_PATIENCE := $(LAB_PATIENCE)

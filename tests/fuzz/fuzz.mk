@@ -1,5 +1,7 @@
 # Fuzzing: `make fuzz` gives each target FUZZ_SECONDS, under ASan and UBSan. Needs clang. What it
 # learns stays in build/fuzz/corpus-*; seeds, if there are any, come from tests/fuzz/seeds-*.
+#: make fuzz        each fuzz target for a while, under ASan and UBSan    FUZZ_SECONDS=30
+#: make fuzz-NAME   one of them (tests/fuzz/fuzz_NAME.c)
 FUZZ_SECONDS ?= 30
 FUZZ_CC      ?= clang
 FUZZ_BUILD   := $(BUILD)/fuzz
