@@ -223,8 +223,9 @@ class Machine:
                 s.close()
                 return None
         if not self.sock:
-            self.sock = wait_until(lambda: attempt() or (self.ended() and "ended"), "the serial port")
-            check(self.sock != "ended", "ferry ended before its serial port could be reached")
+            found = wait_until(lambda: attempt() or (self.ended() and "ended"), "the serial port")
+            check(found != "ended", "ferry ended before its serial port could be reached")
+            self.sock = found
 
     def expect(self, pattern, timeout=None):
         """Read the guest's output until @pattern matches; what was read up to there is consumed."""
