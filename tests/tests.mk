@@ -44,12 +44,12 @@ unit-tsan:
 LAB_TESTS    ?= $(filter-out %/guest-qemu.t %/make.t,$(sort $(wildcard tests/system/*.t)))
 LAB_PATIENCE ?= 240
 LAB_TIMEOUT  ?= 1200
+LAB_BOX      := tests/lab/box --memory 2G --timeout $(LAB_TIMEOUT) -e BUILD -e FERRY_TEST_PATIENCE --
 lab: export FERRY_TEST_PATIENCE := $(LAB_PATIENCE)
 lab:
 	$(Q)tests/deps lab
 	$(Q)$(MAKE) $(JOBS) all
-	$(Q)prove --timer --exec 'tests/lab/box --timeout $(LAB_TIMEOUT) --memory 2G -e BUILD \
-		-e FERRY_TEST_PATIENCE --' $(LAB_TESTS)
+	$(Q)BUILD=$(BUILD) prove --timer --exec '$(LAB_BOX)' $(LAB_TESTS)
 
 .PHONY: test unit-programs unit unit-asan unit-tsan lab
 .SECONDARY: $(UNIT_SRCS:%.c=$(BUILD)/%.o)
