@@ -1,5 +1,7 @@
 # make bench compares ferry with QEMU (tests/bench/README.md). BENCH=… gives options. Where /dev/kvm is missing
 # it runs in the lab, with what an emulated host can do in some minutes.
+#: make bench       compare ferry with QEMU on the same workload (in the lab where KVM is missing)
+#:   BENCH=…         options of tests/bench/bench
 BENCH     ?=
 BENCH_LAB ?= --scale 8 --runs 5 --patience 300
 
