@@ -214,7 +214,8 @@ static int commit(struct source *s, struct error *err)
 
 /*
  * From the last guest instruction here to the first there. Both times are of one clock when both
- * sides run on one kernel. If not, the way of COMMIT is taken to be half of its round trip.
+ * sides run on one kernel; as copies of a machine share their boot id too, COMMIT must also have
+ * arrived between being sent and being answered. Else its way is taken to be half the round trip.
  */
 static void measure_blackout(struct source *s, const void *fdt)
 {
@@ -225,7 +226,7 @@ static void measure_blackout(struct source *s, const void *fdt)
 	if (s->before != VM_RUNNING)
 		return;
 	if (s->ours.boot_id[0] && strcmp(s->ours.boot_id, s->theirs.boot_id) == 0 &&
-	    resumed > s->vm->paused_at && resumed <= now) {
+	    resumed - there >= s->committed_ns && resumed <= now && there <= trip) {
 		stats->blackout_method = "clock";
 		stats->blackout_ns = resumed - s->vm->paused_at;
 		return;
