@@ -32,7 +32,7 @@ struct fake {
 	struct protocol *p;
 	enum step at;
 	enum deed deed;
-	bool reject_version, other_host, guest_ends;
+	bool reject_version, other_host, other_clock, guest_ends;
 	bool run; /* what STOPPED said */
 	pthread_t thread;
 };
@@ -115,8 +115,8 @@ static int say_running(struct fake *f)
 	struct message m;
 
 	message_begin(&m);
-	message_u64(&m, "commit-ns", 1000000);
-	message_u64(&m, "resumed-ns", now_ns());
+	message_u64(&m, "commit-ns", 1000);
+	message_u64(&m, "resumed-ns", f->other_clock ? 1 : now_ns());
 	return protocol_say(f->p, RECORD_RUNNING, message_end(&m), &err);
 }
 
@@ -328,20 +328,27 @@ static void version_mismatch(void **state)
 	assert_at_home(vm, VM_RUNNING);
 	assert_string_equal(vm->migration->error.field, "version");
 	assert_string_equal(vm->migration->error.got, "99 to 99");
-	assert_int_equal(vm->migration->stats.pages_data, 0);
-	vm_destroy(vm);
-}
+	assert_int_equal(
+		vm->migr /* Another host has another clock, and so may one that claims to be the
+			  * same: half of the round trip is taken for the way there. */
+		static void blackout_without_a_common_clock(void **state) {
+			(void)state;
+			for (int i = 0; i < 2; i++) {
+				struct vm *vm = new_source(2 * MIB);
+				struct fake f = { .source = vm, .at = STEPS };
 
-/* Another host has another clock: half of the round trip is taken for the way there. */
-static void blackout_without_a_common_clock(void **state)
-{
-	struct vm *vm = new_source(2 * MIB);
-	struct fake f = { .source = vm, .at = STEPS, .other_host = true };
+				f.other_host = i == 0;
+				f.other_clock = i == 1;
+				migrate(&f);
+				assert_string_equal(vm->migration->stats.blackout_method,
+						    "round-trip");
+				assert_in_range(vm->migration->stats.blackout_ns, 1, 5000000000);
+				vm_destroy(vm);
+			}
+		}
 
-	(void)state;
-	migrate(&f);
-	assert_string_equal(vm->migration->stats.blackout_method, "round-trip");
-	assert_in_range(vm->migration->stats.blackout_ns, 1, 5000000000);
+		blackout_ns,
+		1, 5000000000);
 	vm_destroy(vm);
 }
 
