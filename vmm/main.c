@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* ferry's front door: finds the subcommand and hands over to it. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,11 +67,21 @@ static int help(int argc, char **argv)
 	return command->run(2, (char *[]){ argv[1], flag, NULL });
 }
 
+/* Whoever started us with one of them closed must not have it replaced by a descriptor of ours. */
+static void open_missing_stdio(void)
+{
+	for (int fd = 0; fd <= 2; fd++) {
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			exit(STATUS_ERROR);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : NULL;
 	const struct command *command;
 
+	open_missing_stdio();
 	if (!name) {
 		print_help(stderr);
 		return STATUS_USAGE;
