@@ -201,7 +201,7 @@ static int console_add(struct machine_tree *mt, const char *value, struct error 
 	int ret = chardev_check(value, "--console", err);
 
 	if (ret == 0)
-		ret = machine_tree_begin_mmio(mt, &virtio_console_class, NULL, err);
+		ret = machine_tree_begin_mmio(mt, &virtio_console_class, "virtio,mmio", err);
 	if (ret < 0)
 		return ret;
 	machine_tree_string(mt, "host-backend", value);

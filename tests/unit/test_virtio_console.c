@@ -149,6 +149,8 @@ static void test_identity(void **state)
 
 	assert_int_equal(reg_read(f->vd, VIRTIO_MMIO_DEVICE_ID), VIRTIO_ID_CONSOLE);
 	assert_true(guest_features(f->vd) & 1ULL << VIRTIO_CONSOLE_F_EMERG_WRITE);
+	/* Guests look for the transport in the tree. */
+	assert_true(fdt_node_offset_by_compatible(f->rig.tree, -1, "virtio,mmio") >= 0);
 }
 
 static void test_output(void **state)
