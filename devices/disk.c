@@ -13,8 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DRAIN_MS     5000
-#define DIRECT_ALIGN 4096 /* of files opened with O_DIRECT: what every file system accepts */
+#define DRAIN_MS      5000
+#define LOCK_TRIES    25
+#define LOCK_PAUSE_MS 20
+#define DIRECT_ALIGN  4096 /* of files opened with O_DIRECT: what every file system accepts */
 
 static int disk_error(struct error *err, int code, const char *path)
 {
@@ -102,19 +104,39 @@ void disk_close(struct disk *disk)
 		disk_drain(disk);
 		io_uring_queue_exit(&disk->ring);
 	}
-	if (disk->fd >= 0)
+	if (disk->fd >= 0) {
+		disk_unlock(disk); /* the ring may hold the open file a little longer than we do */
 		close(disk->fd);
+	}
 	free(disk->path);
 	*disk = (struct disk){ .fd = -1 };
 }
 
-int disk_lock(struct disk *disk, struct error *err)
+/*
+ * Somebody who has just been killed may hold the lock a little longer: the kernel takes an io_uring
+ * apart, and closes what it refers to, after the process is gone.
+ */
+static int try_lock(struct disk *disk)
 {
 	struct flock lock = { .l_type = disk->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	const struct timespec pause = { .tv_nsec = LOCK_PAUSE_MS * 1000000L };
 
-	if (fcntl(disk->fd, F_OFD_SETLK, &lock)) {
-		if (errno != EAGAIN && errno != EACCES)
-			return disk_error(err, -errno, disk->path);
+	for (int tries = 0;; tries++) {
+		if (fcntl(disk->fd, F_OFD_SETLK, &lock) == 0)
+			return 0;
+		if ((errno != EAGAIN && errno != EACCES) || tries == LOCK_TRIES)
+			return -errno;
+		nanosleep(&pause, NULL);
+	}
+}
+
+int disk_lock(struct disk *disk, struct error *err)
+{
+	int rc = try_lock(disk);
+
+	if (rc) {
+		if (rc != -EAGAIN && rc != -EACCES)
+			return disk_error(err, rc, disk->path);
 		return error_set(err, -EBUSY, "disk", disk->path, "lock",
 				 disk->readonly ? "no writer" : "no other user",
 				 "another process that has it");

@@ -63,8 +63,8 @@ void disk_close(struct disk *disk);
 
 /*
  * Take the whole disk for this open file: alone, or with other readers when it is read-only (OFD
- * lock). -EBUSY when somebody else has it. Unlocking also lets other hosts of a shared block device
- * see what was written.
+ * lock). -EBUSY when somebody else has it for half a second. Unlocking also lets other hosts of a
+ * shared block device see what was written.
  */
 int disk_lock(struct disk *disk, struct error *err);
 void disk_unlock(struct disk *disk);

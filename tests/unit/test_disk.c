@@ -8,10 +8,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "devices/disk.h"
@@ -164,6 +166,31 @@ static void zeroes_are_written_where_they_cannot_be_allocated(void **state)
 	close(fd);
 }
 
+static void the_lock_of_a_killed_process_is_free(void **state)
+{
+	struct fixture *f = *state;
+	struct error err = { 0 };
+	struct disk disk;
+	int status;
+	pid_t pid;
+
+	for (unsigned int i = 0; i < 20; i++) {
+		pid = fork();
+		if (pid == 0) {
+			if (disk_open(&disk, f->path, false, 0, 8, &err) || disk_lock(&disk, &err))
+				_exit(1);
+			f->req.op = DISK_WRITE;
+			disk_start(&disk, &f->req);
+			disk_submit(&disk);
+			raise(SIGKILL);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status));
+		assert_int_equal(disk_lock(&f->disk, &err), 0);
+		disk_unlock(&f->disk);
+	}
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -171,6 +198,7 @@ int main(void)
 		TEST(the_wait_for_a_stuck_host_ends),
 		TEST(the_rest_of_a_short_transfer_is_done),
 		TEST(every_operation_works),
+		TEST(the_lock_of_a_killed_process_is_free),
 		TEST(zeroes_are_written_where_they_cannot_be_allocated),
 	};
 
