@@ -115,6 +115,8 @@ static int create_vcpus(struct vm *vm, struct error *err)
 	unsigned int n = 0;
 	int node, ret;
 
+	if (cpus < 0)
+		return error_set(err, -EINVAL, "realize", "cpus", "", "a node in the tree", "none");
 	fdt_for_each_subnode (node, vm->tree, cpus)
 		n++;
 	if (n < 1 || n > VM_MAX_VCPUS) {

@@ -113,12 +113,31 @@ static void vm_end(struct vm *vm, enum vm_state to, int status)
 		loop_stop(vm->loop);
 }
 
-/* Carry out what the guest asked for. True when there is still a guest to go on with. */
+/* Paused, and paused it stays. */
+static int reset_machine(struct vm *vm, bool guest, struct error *err)
+{
+	int ret;
+
+	machine_reset(vm);
+	ret = boot_load(vm, err);
+	if (ret < 0)
+		return ret;
+	for (struct vm_listener *l = vm->listeners; l; l = l->next) {
+		if (l->reset)
+			l->reset(l->opaque, guest);
+	}
+	return 0;
+}
+
+/* Carry out what the guest asked for, and pause it for that. True when there is still a guest. */
 static bool take_guest_requests(struct vm *vm)
 {
 	unsigned int asked = atomic_fetch_and(&vm->requests, VM_REQUEST_QUIT);
 	struct error err = { 0 };
 
+	if (!(asked & ~(unsigned int)VM_REQUEST_QUIT))
+		return true;
+	vm_pause(vm);
 	if (asked & VM_REQUEST_EXIT) {
 		vm_end(vm, VM_SHUTDOWN, vm->exit_status);
 		return false;
@@ -131,7 +150,7 @@ static bool take_guest_requests(struct vm *vm)
 		vm_end(vm, VM_SHUTDOWN, STATUS_OK);
 		return false;
 	}
-	if (asked & (VM_REQUEST_RESET | VM_REQUEST_CRASH) && vm_reset(vm, true, &err) < 0) {
+	if (reset_machine(vm, true, &err) < 0) {
 		error_print(&err);
 		vm_end(vm, VM_INTERNAL_ERROR, STATUS_ERROR);
 		return false;
@@ -150,12 +169,14 @@ static void on_request(void *opaque, uint32_t events)
 	if (atomic_fetch_and(&vm->requests, ~VM_REQUEST_QUIT) & VM_REQUEST_QUIT) {
 		vm->quit = true;
 		vm->stay = false;
-		vm_end(vm, vm->state == VM_RUNNING ? VM_SHUTDOWN : vm->state, STATUS_OK);
+		/* A machine that has not arrived yet is no success. */
+		vm_end(vm, vm->state == VM_RUNNING ? VM_SHUTDOWN : vm->state,
+		       vm->state == VM_INMIGRATE ? STATUS_ERROR : STATUS_OK);
 		return;
 	}
 	/* A request filed just before a pause is taken by the pause, or once the guest runs on. */
-	if (vm->state == VM_RUNNING)
-		take_guest_requests(vm);
+	if (vm->state == VM_RUNNING && take_guest_requests(vm))
+		vm_resume(vm);
 }
 
 struct state_change {
@@ -206,17 +227,10 @@ int vm_reset(struct vm *vm, bool guest, struct error *err)
 	int ret;
 
 	vm_pause(vm);
-	machine_reset(vm);
-	ret = boot_load(vm, err);
-	if (ret < 0)
-		return ret;
-	for (struct vm_listener *l = vm->listeners; l; l = l->next) {
-		if (l->reset)
-			l->reset(l->opaque, guest);
-	}
-	if (vm->state == VM_RUNNING)
+	ret = reset_machine(vm, guest, err);
+	if (ret == 0 && vm->state == VM_RUNNING)
 		vm_resume(vm);
-	return 0;
+	return ret;
 }
 
 void vm_request(struct vm *vm, unsigned int request)

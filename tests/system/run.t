@@ -4,6 +4,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -24,6 +25,21 @@ def program(name, *options, **kw):
 @t.test
 def hello():
     program("hello")
+
+
+@t.test
+def hello_from_a_32_bit_ELF():
+    elf32 = os.path.join(t.scratch, "elf32")
+    if subprocess.call(["objcopy", "-O", "elf32-i386", t.GUEST, elf32]) != 0:
+        return "objcopy cannot write ELF32"
+    m = t.Machine("run", "--kernel", elf32, "--cmdline", "hello")
+    m.expect(r"^PASS hello")
+    t.same(m.wait(), PASSED, "exit status")
+
+
+@t.test
+def hello_with_32_vcpus():
+    program("hello", cpus="32")
 
 
 @t.test

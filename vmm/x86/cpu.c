@@ -245,10 +245,14 @@ static void cpu_reset(struct device *dev)
 /* A guest's TSC must go on at the rate it had; scaling is the processor's, if it has it. */
 static int set_tsc_rate(struct x86_cpu *cpu, struct error *err)
 {
-	const struct x86_vm *x86 = cpu->dev.vm->arch;
+	struct x86_vm *x86 = cpu->dev.vm->arch;
 	int khz = ioctl(cpu->vcpu->fd, KVM_GET_TSC_KHZ, 0);
 	uint64_t wants = x86->tsc_khz;
 
+	/* Linux before 5.19 answers for a vCPU only. */
+	if (wants == 0 && khz > 0)
+		x86->tsc_khz = (uint32_t)khz;
+	/* NTP copes with 250 parts per million. */
 	if (wants == 0 || khz <= 0 || llabs((long long)wants - khz) * 4000 <= (long long)wants)
 		return 0;
 	if (ioctl(cpu->vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)wants) < 0) {

@@ -155,6 +155,11 @@ static bool pvh_probe(const struct boot_file *kernel)
 	return kernel->size >= SELFMAG && memcmp(kernel->data, ELFMAG, SELFMAG) == 0;
 }
 
+static bool overlaps(const struct segment *s, uint64_t gpa, uint64_t size)
+{
+	return s->paddr < gpa + size && gpa < s->paddr + s->memsz;
+}
+
 /* Copy the image in; *end becomes the first gpa after it. */
 static int load_segments(struct vm *vm, const struct elf *elf, uint64_t *entry, uint64_t *end,
 			 struct error *err)
@@ -178,6 +183,11 @@ static int load_segments(struct vm *vm, const struct elf *elf, uint64_t *entry, 
 		if (!to)
 			return bad(elf, "segment address", "guest RAM large enough for it", s.paddr,
 				   err);
+		if (overlaps(&s, BOOT_INFO, sizeof(struct boot_info)) ||
+		    overlaps(&s, BOOT_CMDLINE, BOOT_CMDLINE_MAX))
+			return bad(elf, "segment address",
+				   "an image that leaves 0x6000 and 0x20000 to 0x2ffff free",
+				   s.paddr, err);
 		memcpy(to, elf->file->data + s.offset, s.filesz);
 		memset(to + s.filesz, 0, s.memsz - s.filesz);
 		memory_mark_dirty(&vm->memory, s.paddr, s.memsz);
