@@ -328,28 +328,26 @@ static void version_mismatch(void **state)
 	assert_at_home(vm, VM_RUNNING);
 	assert_string_equal(vm->migration->error.field, "version");
 	assert_string_equal(vm->migration->error.got, "99 to 99");
-	assert_int_equal(
-		vm->migr /* Another host has another clock, and so may one that claims to be the
-			  * same: half of the round trip is taken for the way there. */
-		static void blackout_without_a_common_clock(void **state) {
-			(void)state;
-			for (int i = 0; i < 2; i++) {
-				struct vm *vm = new_source(2 * MIB);
-				struct fake f = { .source = vm, .at = STEPS };
-
-				f.other_host = i == 0;
-				f.other_clock = i == 1;
-				migrate(&f);
-				assert_string_equal(vm->migration->stats.blackout_method,
-						    "round-trip");
-				assert_in_range(vm->migration->stats.blackout_ns, 1, 5000000000);
-				vm_destroy(vm);
-			}
-		}
-
-		blackout_ns,
-		1, 5000000000);
+	assert_int_equal(vm->migration->stats.pages_data, 0);
 	vm_destroy(vm);
+}
+
+/* Another host has another clock, and so may one that claims to be the same: half of the round trip
+ * is taken for the way there. */
+static void blackout_without_a_common_clock(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct vm *vm = new_source(2 * MIB);
+		struct fake f = { .source = vm, .at = STEPS };
+
+		f.other_host = i == 0;
+		f.other_clock = i == 1;
+		migrate(&f);
+		assert_string_equal(vm->migration->stats.blackout_method, "round-trip");
+		assert_in_range(vm->migration->stats.blackout_ns, 1, 5000000000);
+		vm_destroy(vm);
+	}
 }
 
 /* The destination takes a moment to let go of the disk. */
