@@ -226,7 +226,7 @@ static void measure_blackout(struct source *s, const void *fdt)
 	if (s->before != VM_RUNNING)
 		return;
 	if (s->ours.boot_id[0] && strcmp(s->ours.boot_id, s->theirs.boot_id) == 0 &&
-	    resumed - there >= s->committed_ns && resumed <= now && there <= trip) {
+	    there <= trip && resumed <= now && resumed >= s->committed_ns + there) {
 		stats->blackout_method = "clock";
 		stats->blackout_ns = resumed - s->vm->paused_at;
 		return;
