@@ -198,7 +198,7 @@ static void receive(struct vm *vm, struct fake *f)
 	assert_int_equal(channel_from_fd(fds[1], "destination", false, &f->ch), 0);
 	f->p = malloc(sizeof(*f->p));
 	protocol_init(f->p, f->ch, SIDE_SOURCE, false);
-	vm->migration->params.deadline_ms = f->deed == SILENCE && f->at < STEPS ? 40 : 5000;
+	vm->migration->params.deadline_ms = f->deed == SILENCE && f->at < STEPS ? 400 : 10000;
 	assert_int_equal(destination_start(vm, uri, NULL, &err), 0);
 	vm->migration->ended = stop_loop;
 	assert_int_equal(pthread_create(&f->thread, NULL, fake_source, f), 0);
