@@ -40,12 +40,19 @@ unit-tsan:
 #: make lab         the system tests in a box with a /dev/kvm made by software, where there is none
 #:   LAB_TESTS=…     some of them (tests/system/run.t)    LAB_PATIENCE=S  how long a step may take
 #:   LAB_TIMEOUT=S   how long one of the scripts may take
+#:   LAB_ROUNDS=N    how often a guest goes there and back (5)
+#:   LAB_SLOWNESS=N  by how much checks of durations are relaxed (20)
 # Those left out have no use for KVM.
 LAB_TESTS    ?= $(filter-out %/guest-qemu.t %/make.t,$(sort $(wildcard tests/system/*.t)))
 LAB_PATIENCE ?= 240
 LAB_TIMEOUT  ?= 1200
-LAB_BOX      := tests/lab/box --memory 2G --timeout $(LAB_TIMEOUT) -e BUILD -e FERRY_TEST_PATIENCE --
+LAB_ROUNDS   ?= 5
+LAB_SLOWNESS ?= 20
+LAB_BOX      := tests/lab/box --memory 2G --timeout $(LAB_TIMEOUT) -e BUILD -e FERRY_TEST_PATIENCE \
+		-e FERRY_TEST_ROUNDS -e FERRY_TEST_SLOWNESS --
 lab: export FERRY_TEST_PATIENCE := $(LAB_PATIENCE)
+lab: export FERRY_TEST_ROUNDS := $(LAB_ROUNDS)
+lab: export FERRY_TEST_SLOWNESS := $(LAB_SLOWNESS)
 lab:
 	$(Q)tests/deps lab
 	$(Q)$(MAKE) $(JOBS) all
