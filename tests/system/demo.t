@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""make demo: its report, and what it says where there is no KVM to show anything with."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import ferrytest as t
+
+DEMO = os.path.join(t.TOP, "tests", "demo")
+SMALL = {"FILL": "16", "WS": "2", "RATE": "20"}
+# A /dev without kvm, seen by the command alone.
+HIDE = ["unshare", "--mount", "sh", "-ec", "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; exec \"$@\"", "-"]
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def demo(*wrap):
+    done = subprocess.run([*wrap, DEMO], env={**os.environ, **SMALL, "BUILD": t.BUILD}, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=5 * t.PATIENCE)
+    return done.returncode, done.stdout, done.stderr
+
+
+@t.test
+def a_guest_crosses_and_the_report_says_what_it_took():
+    if t.kvm_missing():
+        return "no KVM: " + t.kvm_missing()
+    status, out, err = demo()
+    t.same((status, err), (0, ""), "exit status and stderr")
+    for figure in (r"rounds +[1-9]", r"by reference +\d", r"copied +\d.* %\)", r"iovecs +[1-9]\d* queued, [1-9]\d* sent",
+                   r"system calls +[1-9]", r"throughput +\d.*/s", r"in \d+\.\d+ s", r"blackout +\d+\.\d+ ms",
+                   r"guest's clock +\d+\.\d+ ms", r"all [1-9]\d* pages hold what they should"):
+        t.check(re.search(figure, out), "%r is not in:\n%s" % (figure, out))
+    return None
+
+
+@t.test
+def without_a_device_it_says_so_and_what_to_do():
+    if t.kvm_missing():
+        status, out, err = demo()
+    elif os.geteuid() == 0:
+        status, out, err = demo(*HIDE)
+    else:
+        return "only root can hide /dev/kvm"
+    t.same(status, 1, "exit status")
+    t.check(re.search(r"/dev/kvm.*(modprobe|nested virtualisation|adduser)", err), "stderr: " + err)
+    t.check("make demo LAB=1" in out and "Traceback" not in err, "stdout: %s stderr: %s" % (out, err))
+    return None
+
+
+@t.test
+def without_permission_it_says_so_and_what_to_do():
+    if os.geteuid() != 0 or t.kvm_missing() or not shutil.which("setpriv"):
+        return "needs root, setpriv and a /dev/kvm that can be forbidden"
+    if subprocess.run([*NOBODY, "test", "-w", "/dev/kvm"], check=False).returncode == 0:
+        return "everybody may use /dev/kvm"
+    if subprocess.run([*NOBODY, "test", "-x", t.FERRY], check=False).returncode != 0:
+        return "this checkout can be read by root only"
+    status, out, err = demo(*NOBODY)
+    t.same(status, 1, "exit status")
+    t.check("permission" in err and "adduser" in err, "stderr: " + err)
+    t.check("make demo LAB=1" in out, "stdout: " + out)
+    return None
+
+
+t.main(needs_kvm=False)
