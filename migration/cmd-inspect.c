@@ -10,6 +10,7 @@
 #include "migration/stream.h"
 #include "vmm/command.h"
 #include "vmm/options.h"
+#include "vmm/run.h"
 #include "vmm/tree.h"
 
 struct inspect {
@@ -132,13 +133,11 @@ static int main_inspect(int argc, char **argv)
 	const char *file;
 
 	if (options_parse(argc, argv, specs, 1, &file, 1, &n_rest, &err) == 0 && !help && !n_rest)
-		error_set(&err, -EINVAL, "inspect", "arguments", "", "FILE", "none");
-	if (err.code) {
-		error_print(&err);
-		return STATUS_USAGE;
-	}
+		error_set(&err, -EINVAL, "options", "arguments", "", "FILE", "none");
+	if (err.code)
+		return usage_error("inspect", &err);
 	if (help) {
-		puts("ferry inspect FILE");
+		puts("Usage: ferry inspect FILE");
 		return STATUS_OK;
 	}
 	if (inspect_file(file, &err) == 0)

@@ -8,6 +8,7 @@
 #include "migration/watch.h"
 #include "vmm/command.h"
 #include "vmm/options.h"
+#include "vmm/run.h"
 
 #define ANSWER_MS 10000
 
@@ -155,18 +156,17 @@ static int main_migrate(int argc, char **argv)
 	const unsigned int n = sizeof(specs) / sizeof(specs[0]);
 	struct error err = { 0 };
 	unsigned int n_rest;
-	int status = STATUS_USAGE;
+	int status = STATUS_OK;
 
 	if (options_parse(argc, argv, specs, n, o.rest, 2, &n_rest, &err) == 0 && !o.help &&
 	    n_rest < 2)
-		error_set(&err, -EINVAL, "migrate", "arguments", "", "CONTROL and URI",
+		error_set(&err, -EINVAL, "options", "arguments", "", "CONTROL and URI",
 			  "%u of them", n_rest);
 	if (err.code) {
-		error_print(&err);
+		status = usage_error("migrate", &err);
 	} else if (o.help) {
-		puts("ferry migrate CONTROL URI [OPTION]…");
+		puts("Usage: ferry migrate CONTROL URI [OPTION]…\n");
 		options_help(specs, n);
-		status = STATUS_OK;
 	} else {
 		status = run_migrate(&o);
 	}

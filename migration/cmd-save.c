@@ -7,6 +7,7 @@
 #include "migration/watch.h"
 #include "vmm/command.h"
 #include "vmm/options.h"
+#include "vmm/run.h"
 
 #define ANSWER_MS 10000
 
@@ -41,14 +42,12 @@ static int main_save(int argc, char **argv)
 	unsigned int n_rest;
 
 	if (options_parse(argc, argv, specs, 1, rest, 2, &n_rest, &err) == 0 && !help && n_rest < 2)
-		error_set(&err, -EINVAL, "save", "arguments", "", "CONTROL and FILE", "%u of them",
-			  n_rest);
-	if (err.code) {
-		error_print(&err);
-		return STATUS_USAGE;
-	}
+		error_set(&err, -EINVAL, "options", "arguments", "", "CONTROL and FILE",
+			  "%u of them", n_rest);
+	if (err.code)
+		return usage_error("save", &err);
 	if (help) {
-		puts("ferry save CONTROL FILE");
+		puts("Usage: ferry save CONTROL FILE");
 		return STATUS_OK;
 	}
 	if (save(rest[0], rest[1], &err) == 0)
