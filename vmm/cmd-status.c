@@ -59,8 +59,8 @@ static void print_migration(const json_t *info)
 	if (!*status || !strcmp(status, "none"))
 		return;
 	printf("migration: %s", status);
-	if (ram)
-		printf(", %.0f of %.0f MiB left to send, %.0f MiB sent in %.0f round(s), "
+	if (number(ram, "total") > 0)
+		printf(", %.0f of %.0f MiB left to send, %.1f MiB sent in %.0f round(s), "
 		       "%.0f MiB/s",
 		       mib(ram, "remaining"), mib(ram, "total"), mib(ram, "transferred"),
 		       number(ram, "dirty-sync-count"), number(ram, "mbps") * 1e6 / 8 / (1 << 20));
@@ -76,11 +76,14 @@ static void print_migration(const json_t *info)
 static void print_words(const json_t *all)
 {
 	const char *name = string(json_object_get(all, "name"), "name");
+	size_t cpus = json_array_size(json_object_get(all, "cpus"));
 
 	printf("guest:     %s%s%s\n", name, *name ? " " : "",
 	       in_words(string(json_object_get(all, "status"), "status")));
-	printf("vCPUs:     %zu\n", json_array_size(json_object_get(all, "cpus")));
-	printf("memory:    %.6g MiB\n", mib(json_object_get(all, "memory"), "base-memory"));
+	if (cpus) {
+		printf("vCPUs:     %zu\n", cpus);
+		printf("memory:    %.6g MiB\n", mib(json_object_get(all, "memory"), "base-memory"));
+	}
 	print_migration(json_object_get(all, "migration"));
 }
 
@@ -98,11 +101,16 @@ static int ask(const char *path, int timeout_ms, json_t *all, struct error *err)
 	int ret = control_connect(path, timeout_ms, &client, err);
 
 	for (size_t i = 0; ret == 0 && i < sizeof(questions) / sizeof(questions[0]); i++) {
+		struct error refused = { 0 };
 		json_t *answer;
 
-		ret = control_execute(client, questions[i].command, NULL, &answer, err);
+		ret = control_execute(client, questions[i].command, NULL, &answer, &refused);
 		if (ret == 0)
 			json_object_set_new(all, questions[i].key, answer);
+		else if (ret == -EREMOTEIO) /* another version does not know that: leave it out */
+			ret = 0;
+		else
+			*err = refused;
 	}
 	control_disconnect(client);
 	return ret;

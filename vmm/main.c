@@ -8,6 +8,8 @@
 #include "vmm/command.h"
 #include "vmm/options.h"
 
+#define MAX_COMMANDS 64
+
 static const struct command *find(const char *name)
 {
 	for_each_command (pp) {
@@ -37,13 +39,27 @@ static int unknown(const char *name)
 	return STATUS_USAGE;
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp((*(const struct command *const *)a)->name,
+		      (*(const struct command *const *)b)->name);
+}
+
 static void print_help(FILE *out)
 {
+	const struct command *sorted[MAX_COMMANDS];
+	size_t n = 0;
+
+	for_each_command (pp) {
+		if (n < MAX_COMMANDS)
+			sorted[n++] = *pp;
+	}
+	qsort(sorted, n, sizeof(sorted[0]), by_name);
 	fprintf(out, "Usage: ferry COMMAND [ARGUMENT]…\n"
 		     "A small hypervisor whose guests move between hosts while they run.\n\n");
-	for_each_command (pp)
-		fprintf(out, "  %-8s %s\n           %s\n", (*pp)->name, (*pp)->synopsis,
-			(*pp)->help);
+	for (size_t i = 0; i < n; i++)
+		fprintf(out, "  %-8s %s\n           %s\n", sorted[i]->name, sorted[i]->synopsis,
+			sorted[i]->help);
 	fprintf(out, "  %-8s %s\n           %s\n", "help", "COMMAND",
 		"show the options of a command");
 	fprintf(out,
