@@ -6,7 +6,7 @@
 
 #include "migration/migration.h"
 #include "vmm/command.h"
-#include "vmm/run.h"
+#include "vmm/serve.h"
 #include "vmm/vm.h"
 
 #define DEFER "defer"
@@ -14,6 +14,7 @@
 struct receive_options {
 	struct serve_options serve;
 	const char *what; /* URI or FILE */
+	const char *uri;
 	bool help;
 };
 
@@ -25,42 +26,21 @@ static int override(void *opaque, const void *fdt, void **out, struct error *err
 	return serve_override(&o->serve, fdt, out, err);
 }
 
-static int start(struct vm *vm, struct receive_options *o, const char *uri, struct error *err)
+static int start(struct vm *vm, void *opaque, struct error *err)
 {
+	struct receive_options *o = opaque;
 	const char *bound;
-	int ret = serve_begin(vm, &o->serve, err);
+	int ret = destination_prepare(vm, override, o, err);
 
-	ret = ret < 0 ? ret : destination_prepare(vm, override, o, err);
-	if (ret < 0 || strcmp(uri, DEFER) == 0)
+	if (ret < 0 || strcmp(o->uri, DEFER) == 0)
 		return ret;
-	ret = destination_start(vm, uri, &bound, err);
+	ret = destination_start(vm, o->uri, &bound, err);
 	/* Whoever starts us has to know the port that tcp:HOST:0 became, and when to connect. */
 	if (ret == 0 && strncmp(bound, "file:", 5) != 0) {
 		printf("%s\n", bound);
 		fflush(stdout);
 	}
 	return ret;
-}
-
-static int serve(struct receive_options *o, const char *uri)
-{
-	struct error err = { 0 };
-	struct vm *vm;
-	int status;
-
-	if (vm_create(&vm, &err) < 0) {
-		error_print(&err);
-		return STATUS_ERROR;
-	}
-	if (start(vm, o, uri, &err) < 0) {
-		serve_end(vm);
-		error_print(&err);
-		status = STATUS_ERROR;
-	} else {
-		status = serve_run(vm);
-	}
-	vm_destroy(vm);
-	return status;
 }
 
 static int parse(int argc, char **argv, struct receive_options *o, const char *what)
@@ -89,7 +69,8 @@ static int main_receive(int argc, char **argv)
 	struct receive_options o = { 0 };
 	int status = parse(argc, argv, &o, "URI|" DEFER);
 
-	return status || o.help ? status : serve(&o, o.what);
+	o.uri = o.what;
+	return status || o.help ? status : serve(&o.serve, start, &o);
 }
 
 static int main_restore(int argc, char **argv)
@@ -104,7 +85,8 @@ static int main_restore(int argc, char **argv)
 		fprintf(stderr, "ferry: restore: %s: the path is too long\n", o.what);
 		return STATUS_ERROR;
 	}
-	return serve(&o, uri);
+	o.uri = uri;
+	return serve(&o.serve, start, &o);
 }
 
 static const struct command receive_command = {

@@ -9,7 +9,7 @@
 #include "vmm/command.h"
 #include "vmm/control.h"
 #include "vmm/options.h"
-#include "vmm/run.h"
+#include "vmm/serve.h"
 
 #define MAX_WORDS 64
 

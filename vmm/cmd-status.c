@@ -8,7 +8,7 @@
 #include "vmm/command.h"
 #include "vmm/control.h"
 #include "vmm/options.h"
-#include "vmm/run.h"
+#include "vmm/serve.h"
 
 static const struct {
 	const char *state, *words;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* ferry run: build a machine from options or a tree, boot it, serve it. */
-#include "vmm/run.h"
+#include "vmm/serve.h"
 
 #include <errno.h>
 #include <libfdt.h>
@@ -17,6 +17,7 @@ struct run_options {
 	struct machine_options machine;
 	struct serve_options serve;
 	const char *tree;
+	void *fdt;
 	const char *dump;
 	bool paused;
 	bool help;
@@ -136,35 +137,14 @@ static int dump(const char *path, const void *fdt, struct error *err)
 			      "a file to write the tree to", "%m");
 }
 
-static int start(struct vm *vm, const struct run_options *o, const void *fdt, struct error *err)
+static int start(struct vm *vm, void *opaque, struct error *err)
 {
+	const struct run_options *o = opaque;
 	int ret;
 
-	if ((ret = serve_begin(vm, &o->serve, err)) < 0 ||
-	    (ret = vm_realize(vm, fdt, false, err)) < 0 || (ret = vm_reset(vm, false, err)) < 0)
+	if ((ret = vm_realize(vm, o->fdt, false, err)) < 0 || (ret = vm_reset(vm, false, err)) < 0)
 		return ret;
 	return o->paused ? 0 : vm_set_state(vm, VM_RUNNING, err);
-}
-
-static int run(const struct run_options *o, const void *fdt)
-{
-	struct error err = { 0 };
-	struct vm *vm;
-	int status;
-
-	if (vm_create(&vm, &err) < 0) {
-		error_print(&err);
-		return STATUS_ERROR;
-	}
-	if (start(vm, o, fdt, &err) < 0) {
-		serve_end(vm);
-		error_print(&err);
-		status = STATUS_ERROR;
-	} else {
-		status = serve_run(vm);
-	}
-	vm_destroy(vm);
-	return status;
 }
 
 static int run_main(int argc, char **argv)
@@ -173,7 +153,6 @@ static int run_main(int argc, char **argv)
 	struct option_spec specs[16 + MAX_SERVE_SPECS];
 	unsigned int n = run_specs(&o, specs), n_rest = 0;
 	struct error err = { 0 };
-	void *fdt = NULL;
 	int status;
 
 	if (options_parse(argc, argv, specs, n, &o.tree, 1, &n_rest, &err) < 0)
@@ -188,14 +167,14 @@ static int run_main(int argc, char **argv)
 			  "either a machine tree or options that describe the machine", "both");
 		return usage_error("run", &err);
 	}
-	if ((o.tree ? tree_from_file(&o, &fdt, &err) : tree_from_options(&o, &fdt, &err)) < 0 ||
-	    (o.dump && dump(o.dump, fdt, &err) < 0)) {
+	if ((o.tree ? tree_from_file(&o, &o.fdt, &err) : tree_from_options(&o, &o.fdt, &err)) < 0 ||
+	    (o.dump && dump(o.dump, o.fdt, &err) < 0)) {
 		error_print(&err);
-		free(fdt);
+		free(o.fdt);
 		return STATUS_ERROR;
 	}
-	status = o.dump ? STATUS_OK : run(&o, fdt);
-	free(fdt);
+	status = o.dump ? STATUS_OK : serve(&o.serve, start, &o);
+	free(o.fdt);
 	return status;
 }
 

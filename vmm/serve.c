@@ -9,7 +9,7 @@
 
 #include "vmm/command.h"
 #include "vmm/control.h"
-#include "vmm/run.h"
+#include "vmm/serve.h"
 #include "vmm/tree.h"
 #include "vmm/vm.h"
 
@@ -127,7 +127,8 @@ static void on_signal(void *opaque, uint32_t events)
 		vm_request(vm, VM_REQUEST_QUIT);
 }
 
-int serve_begin(struct vm *vm, const struct serve_options *serve, struct error *err)
+/* Set up what the options say, and signals, before any thread is made. */
+static int begin(struct vm *vm, const struct serve_options *serve, struct error *err)
 {
 	sigset_t set;
 	int ret;
@@ -151,7 +152,8 @@ int serve_begin(struct vm *vm, const struct serve_options *serve, struct error *
 	return serve->control ? control_open(vm, serve->control, err) : 0;
 }
 
-void serve_end(struct vm *vm)
+/* begin() undone, also in part. */
+static void end(struct vm *vm)
 {
 	control_close(vm);
 	if (vm->signal_watch)
@@ -162,11 +164,27 @@ void serve_end(struct vm *vm)
 	vm->signal_fd = -1;
 }
 
-int serve_run(struct vm *vm)
+int serve(const struct serve_options *options,
+	  int (*start)(struct vm *vm, void *opaque, struct error *err), void *opaque)
 {
-	loop_run(vm->loop);
-	serve_end(vm);
-	return vm->exit_status;
+	int status = STATUS_ERROR;
+	struct error err = { 0 };
+	struct vm *vm;
+
+	if (vm_create(&vm, &err) < 0) {
+		error_print(&err);
+		return STATUS_ERROR;
+	}
+	if (begin(vm, options, &err) < 0 || start(vm, opaque, &err) < 0) {
+		error_print(&err);
+		end(vm);
+	} else {
+		loop_run(vm->loop);
+		end(vm);
+		status = vm->exit_status;
+	}
+	vm_destroy(vm);
+	return status;
 }
 
 int usage_error(const char *command, const struct error *err)

@@ -3,8 +3,8 @@
  * What the commands that hold a machine (run, receive, restore) have in common: their options, and
  * serving the machine until it ends.
  */
-#ifndef VMM_RUN_H
-#define VMM_RUN_H
+#ifndef VMM_SERVE_H
+#define VMM_SERVE_H
 
 #include <stdbool.h>
 
@@ -54,15 +54,12 @@ int serve_override(const struct serve_options *serve, const void *fdt, void **ou
 		   struct error *err);
 
 /*
- * From here on SIGINT, SIGTERM and SIGHUP end the machine in an orderly way, also while it is being
- * built or received. To be called before any thread is made. Also opens the control socket.
+ * Make a machine, let @start fill it, serve it until it has ended, destroy it. Returns the exit
+ * status. From before @start on, SIGINT, SIGTERM and SIGHUP end it in an orderly way and the
+ * control socket answers. To be called before any thread is made.
  */
-int serve_begin(struct vm *vm, const struct serve_options *serve, struct error *err);
-/* Dispatch until the machine has ended, then take down what serve_begin put up. Returns the exit
- * status. */
-int serve_run(struct vm *vm);
-/* serve_begin undone without having run. */
-void serve_end(struct vm *vm);
+int serve(const struct serve_options *serve,
+	  int (*start)(struct vm *vm, void *opaque, struct error *err), void *opaque);
 
 /* Print the errors of a command line and return STATUS_USAGE. */
 int usage_error(const char *command, const struct error *err);
