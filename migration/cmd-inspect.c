@@ -10,7 +10,7 @@
 #include "migration/stream.h"
 #include "vmm/command.h"
 #include "vmm/options.h"
-#include "vmm/run.h"
+#include "vmm/serve.h"
 #include "vmm/tree.h"
 
 struct inspect {

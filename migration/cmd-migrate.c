@@ -8,7 +8,7 @@
 #include "migration/watch.h"
 #include "vmm/command.h"
 #include "vmm/options.h"
-#include "vmm/run.h"
+#include "vmm/serve.h"
 
 #define ANSWER_MS 10000
 
