@@ -1,11 +1,14 @@
 # Tests: unit tests in C, system tests as scripts, all of them TAP, run by prove.
 
+# With what a test has to say when it fails.
+PROVE := prove --timer --failures --comments
+
 #: make test        all tests; installs what is missing    NO_INSTALL=1  only name it
 #:                  what cannot run here (no KVM, say) is skipped, with the reason
 test:
 	$(Q)tests/deps test
 	$(Q)$(MAKE) $(JOBS) all unit-programs
-	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP BUILD=$(BUILD) prove --timer --exec '' $(UNIT_BINS) \
+	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP BUILD=$(BUILD) $(PROVE) --exec '' $(UNIT_BINS) \
 		$(sort $(wildcard tests/system/*.t))
 
 # One cmocka program a file of tests/unit, linked with all of ferry but main.
@@ -24,7 +27,7 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIBOBJS)
 unit-programs: $(UNIT_BINS)
 
 unit: unit-programs
-	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove --exec '' $(UNIT_BINS)
+	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP $(PROVE) --exec '' $(UNIT_BINS)
 
 unit-asan:
 	$(Q)$(MAKE) unit CC=clang BUILD=$(BUILD)/asan \
@@ -56,7 +59,7 @@ lab: export FERRY_TEST_SLOWNESS := $(LAB_SLOWNESS)
 lab:
 	$(Q)tests/deps lab
 	$(Q)$(MAKE) $(JOBS) all
-	$(Q)BUILD=$(BUILD) prove --timer --exec '$(LAB_BOX)' $(LAB_TESTS)
+	$(Q)BUILD=$(BUILD) $(PROVE) --exec '$(LAB_BOX)' $(LAB_TESTS)
 
 .PHONY: test unit-programs unit unit-asan unit-tsan lab
 .SECONDARY: $(UNIT_SRCS:%.c=$(BUILD)/%.o)

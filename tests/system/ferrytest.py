@@ -93,7 +93,7 @@ def main(needs_kvm=True):
             for machine in machines:
                 line += machine.diagnosis()
         print(line, flush=True)
-        print("# %.1f s" % (time.monotonic() - started), flush=True)
+        print("# %s: %.1f s" % (name, time.monotonic() - started), flush=True)
         while machines:
             machines.pop().kill()
     sys.exit(1 if failed else 0)
