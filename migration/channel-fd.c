@@ -9,11 +9,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/param.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -159,6 +161,17 @@ static void fd_set_timeout(struct channel *ch, int ms)
 	}
 }
 
+/* What waits in the socket's queue, tcp(7) and unix(7). */
+static uint64_t fd_pending(struct channel *ch)
+{
+	const struct fd_channel *c = fd_channel(ch);
+	int bytes = 0;
+
+	if (!c->socket || ioctl(c->fd, SIOCOUTQ, &bytes) < 0 || bytes < 0)
+		return 0;
+	return (uint64_t)bytes;
+}
+
 static int fd_close(struct channel *ch)
 {
 	struct fd_channel *c = fd_channel(ch);
@@ -184,6 +197,7 @@ static const struct channel_ops fd_ops = {
 	.readv_buffer = fd_readv_buffer,
 	.shutdown = fd_shutdown,
 	.set_timeout = fd_set_timeout,
+	.pending = fd_pending,
 };
 
 int channel_from_fd(int fd, const char *name, bool sync, struct channel **ch)

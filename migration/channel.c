@@ -131,6 +131,11 @@ void channel_set_timeout(struct channel *ch, int ms)
 		ch->ops->set_timeout(ch, ms);
 }
 
+uint64_t channel_pending(struct channel *ch)
+{
+	return ch->ops->pending ? ch->ops->pending(ch) : 0;
+}
+
 void channel_shutdown(struct channel *ch)
 {
 	if (ch->ops->shutdown)

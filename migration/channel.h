@@ -51,6 +51,8 @@ struct channel_ops {
 	void (*shutdown)(struct channel *ch);
 	/* Optional: limit the time without any progress in one call. Any thread. */
 	void (*set_timeout)(struct channel *ch, int ms);
+	/* Optional: bytes sent that are still on this side. */
+	uint64_t (*pending)(struct channel *ch);
 };
 
 /* The part that all channels share; a channel type embeds it at the start of its own structure. */
@@ -105,6 +107,12 @@ void channel_set_timeout(struct channel *ch, int ms);
  * stream. For cancel. Any thread, any number of times; the channel still wants its channel_close.
  */
 void channel_shutdown(struct channel *ch);
+
+/*
+ * Bytes that were sent but have not left yet: what the kernel keeps for a slow other side. 0 where
+ * nobody can tell.
+ */
+uint64_t channel_pending(struct channel *ch);
 
 /*
  * Close and free. For a saved file this is where the data reach the disk, so look at the result:

@@ -81,10 +81,15 @@ int protocol_deadline(enum protocol_state state)
 	return states[state].deadline_ms;
 }
 
+int protocol_limit(const struct protocol *p)
+{
+	return p->deadline_ms ? p->deadline_ms : protocol_deadline(p->state);
+}
+
 static void set_state(struct protocol *p, enum protocol_state state)
 {
 	p->state = state;
-	channel_set_timeout(p->channel, p->deadline_ms ? p->deadline_ms : protocol_deadline(state));
+	channel_set_timeout(p->channel, protocol_limit(p));
 }
 
 void protocol_init(struct protocol *p, struct channel *channel, enum protocol_side side, bool file)

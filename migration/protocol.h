@@ -67,6 +67,8 @@ void protocol_init(struct protocol *p, struct channel *channel, enum protocol_si
 void protocol_free(struct protocol *p);
 /* Set another deadline for every step, in ms; 0: the protocol's own. */
 void protocol_set_deadline(struct protocol *p, int ms);
+/* The deadline of the state it is in, in ms. */
+int protocol_limit(const struct protocol *p);
 
 const char *protocol_state_name(enum protocol_state state);
 /* Milliseconds without any progress after which a side gives up in @state. */

@@ -12,6 +12,10 @@
 /* KVM's log is cleared in pieces of this many pages (64 MiB), just before they are looked at. */
 #define CLEAR_PAGES 16384UL
 
+/* As little as this may be left in the channel's buffer. */
+#define SETTLED	  (64UL << 10)
+#define SETTLE_NS 500000ULL
+
 #define WORD_BITS 64
 #define SECOND_NS 1000000000ULL
 
@@ -265,4 +269,27 @@ int ram_save_round(struct ram_save *s, bool live, struct error *err)
 	for (unsigned int i = 0; i < s->vm->memory.n_regions && ret == 0; i++)
 		ret = save_region(s, i, live, err);
 	return ret < 0 ? ret : flush_record(s, live, err);
+}
+
+int ram_save_settle(struct ram_save *s, struct error *err)
+{
+	uint64_t start = now_ns(), moved = start, now = start;
+	uint64_t pending = channel_pending(s->p->channel), before = pending;
+	int ret = 0;
+
+	while (pending > SETTLED && ret == 0 && !round_is_over(s, true)) {
+		migration_sleep(s->m, SETTLE_NS);
+		pending = channel_pending(s->p->channel);
+		now = now_ns();
+		if (pending != before)
+			moved = now;
+		else if (now - moved > (uint64_t)protocol_limit(s->p) * 1000000)
+			return error_set(err, -ETIMEDOUT, "stream", s->p->channel->name, "sending",
+					 "the other side to take bytes",
+					 "none within the time limit");
+		before = pending;
+		ret = migration_check(s->m, err);
+	}
+	bandwidth_add(&s->bandwidth, 0, now - start);
+	return ret;
 }

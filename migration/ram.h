@@ -56,6 +56,13 @@ int ram_save_fetch(struct ram_save *s, struct error *err);
  */
 int ram_save_round(struct ram_save *s, bool live, struct error *err);
 
+/*
+ * Wait until what was sent has left this host, for it delays whatever comes after it: the last
+ * round would have to wait for all that a slow channel has still in its buffer. This counts as
+ * sending, so that a burst that only filled the buffer does not look like a fast channel.
+ */
+int ram_save_settle(struct ram_save *s, struct error *err);
+
 /* Bytes still to send, as far as known, and how long that takes; UINT64_MAX: not known yet. */
 uint64_t ram_save_remaining(const struct ram_save *s);
 uint64_t ram_save_remaining_ns(const struct ram_save *s);

@@ -125,6 +125,7 @@ static int send_ram(struct source *s, struct error *err)
 		before = ram_save_remaining(s->ram);
 		migration_pass_event(s->m, s->m->stats.rounds + 1);
 		ret = ram_save_round(s->ram, true, err);
+		ret = ret < 0 ? ret : ram_save_settle(s->ram, err);
 		ret = ret < 0 ? ret : migration_check(s->m, err);
 		ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
 	} while (ret == 0 && !time_to_switch(s, before));

@@ -19,6 +19,7 @@ struct pair {
 	pthread_t receiver;
 	int result; /* of the receiver */
 	struct error error;
+	bool slow; /* it waits before it begins */
 };
 
 static struct pair *new_pair(uint64_t size, uint64_t hole_start, uint64_t hole_end)
@@ -64,6 +65,8 @@ static void *receive(void *opaque)
 	struct pair *t = opaque;
 	struct record rec;
 
+	if (t->slow)
+		usleep(100000);
 	do {
 		t->result = protocol_receive(t->p[1], &rec, &t->error);
 		if (t->result == 0 && rec.type == RECORD_RAM)
@@ -300,6 +303,28 @@ static void one_iovec_at_a_time(void **state)
 	free_pair(t);
 }
 
+/* A receiver that is slower than the socket's buffer is deep: the estimate is not that of filling
+ * the buffer, and what is settled has left it. */
+static void slow_receiver(void **state)
+{
+	struct pair *t = new_pair(4 * MIB, HOLE, 1UL << 32);
+	struct error err = { 0 };
+
+	(void)state;
+	fill_random(&t->vm[0]->memory, 8);
+	memset(t->vm[0]->memory.regions[0].hva, 0, HOLE - 20 * PAGE_SIZE);
+	memset(t->vm[0]->memory.regions[1].hva, 0, MIB);
+	t->slow = true;
+	begin(t);
+	send_round(t, true);
+	assert_true(channel_pending(t->ch[0]) > 64UL << 10);
+	assert_int_equal(ram_save_settle(t->save, &err), 0);
+	assert_true(channel_pending(t->ch[0]) <= 64UL << 10);
+	assert_in_range((uint64_t)bandwidth_get(&t->save->bandwidth), 1, 2 * MIB);
+	end(t);
+	free_pair(t);
+}
+
 /* Time is up and the switch-over is to be forced: the round ends, what is left stays known. */
 static void forced(void **state)
 {
@@ -411,17 +436,12 @@ static void cut_payload(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(all_zero),
-		cmocka_unit_test(sparse),
-		cmocka_unit_test(all_data),
-		cmocka_unit_test(rounds),
-		cmocka_unit_test(written_while_sent),
-		cmocka_unit_test(runs_end_with_their_region),
-		cmocka_unit_test(keeps_the_limit),
-		cmocka_unit_test(one_iovec_at_a_time),
-		cmocka_unit_test(forced),
-		cmocka_unit_test(hostile_tables),
-		cmocka_unit_test(cut_payload),
+		cmocka_unit_test(all_zero),	      cmocka_unit_test(sparse),
+		cmocka_unit_test(all_data),	      cmocka_unit_test(rounds),
+		cmocka_unit_test(written_while_sent), cmocka_unit_test(runs_end_with_their_region),
+		cmocka_unit_test(keeps_the_limit),    cmocka_unit_test(one_iovec_at_a_time),
+		cmocka_unit_test(slow_receiver),      cmocka_unit_test(forced),
+		cmocka_unit_test(hostile_tables),     cmocka_unit_test(cut_payload),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
