@@ -127,23 +127,23 @@ static int outcome(const json_t *info, struct error *err)
 int watch_migration(struct control_client *client, const char *uri, bool progress, json_t **info,
 		    struct error *err)
 {
-	struct error ignored;
-	json_t *event;
+	struct error ignored = { 0 };
 	int ret = control_execute(client, "migrate", json_pack("{s:s}", "uri", uri), NULL, err);
 
 	*info = NULL;
 	while (ret == 0 && !*info) {
+		json_t *event = NULL;
+
+		/* Too late to cancel is no error: the end will come by itself. */
+		error_clear(&ignored);
+		if (interrupted())
+			control_execute(client, "migrate_cancel", NULL, NULL, &ignored);
 		ret = control_next_event(client, TICK_MS, &event, err);
 		if (ret == 0 && event && is_the_end(event, info))
 			ret = outcome(*info, err);
-		if (ret == 0 && event)
-			json_decref(event);
-		/* Too late to cancel is no error: the end will come by itself. */
-		error_clear(&ignored);
-		if (ret == 0 && !*info && interrupted())
-			control_execute(client, "migrate_cancel", NULL, NULL, &ignored);
-		if (ret == 0 && !*info && progress)
+		else if (ret == 0 && progress)
 			show_progress(client);
+		json_decref(event);
 	}
 	if (progress)
 		fputs("\r\033[K", stderr);

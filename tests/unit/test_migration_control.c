@@ -115,6 +115,7 @@ static void begin(struct pair *t, uint64_t memory)
 	t->from = new_source(memory);
 	t->to = new_destination();
 	fill_random(&t->from->memory, 1);
+	assert_non_null(migration_get(t->from));
 	assert_int_equal(control_open(t->from, t->control, &err), 0);
 	assert_int_equal(destination_start(t->to, "tcp:127.0.0.1:0", &bound, &err), 0);
 	strcpy(t->uri, bound);
@@ -122,12 +123,19 @@ static void begin(struct pair *t, uint64_t memory)
 	assert_int_equal(pthread_create(&t->to_thread, NULL, run_loop, t->to), 0);
 }
 
+/* End the loop of @vm, and make this thread the one that it belongs to. */
+static void end_loop(struct vm *vm, pthread_t thread)
+{
+	loop_stop(vm->loop);
+	pthread_join(thread, NULL);
+	loop_stop(vm->loop);
+	loop_run(vm->loop);
+}
+
 static void end(struct pair *t)
 {
-	loop_stop(t->from->loop);
-	loop_stop(t->to->loop);
-	pthread_join(t->from_thread, NULL);
-	pthread_join(t->to_thread, NULL);
+	end_loop(t->from, t->from_thread);
+	end_loop(t->to, t->to_thread);
 	control_close(t->from);
 	vm_destroy(t->from);
 	vm_destroy(t->to);
@@ -197,7 +205,7 @@ static void *interrupt(void *opaque)
 {
 	struct pair *t = opaque;
 
-	while (!t->from->migration || t->from->migration->status != MIGRATION_ACTIVE)
+	while (t->from->migration->status != MIGRATION_ACTIVE)
 		usleep(1000);
 	kill(getpid(), SIGINT);
 	return NULL;
