@@ -48,7 +48,8 @@ int vm_save_state(struct vm *vm, void **out, struct error *err)
 			return ret;
 	}
 	for (unsigned int size = STATE_GUESS; size <= STATE_MAX_SIZE; size *= 2) {
-		void *fdt = malloc(size);
+		/* libfdt leaves padding as it was, and nothing of ours shall go out in it. */
+		void *fdt = calloc(1, size);
 
 		if (!fdt)
 			break;
@@ -80,6 +81,8 @@ static int check_nodes(struct vm *vm, const void *fdt, struct error *err)
 		if (!dev && name[0] != '?')
 			return error_set(err, -EINVAL, "load", name, "", "a device of this machine",
 					 "a node without one");
+		if (dev && fdt_subnode_offset(fdt, 0, name) != node)
+			return error_set(err, -EINVAL, "load", name, "", "one node", "two");
 	}
 	return 0;
 }
