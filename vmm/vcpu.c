@@ -93,10 +93,13 @@ static void handle_mmio(struct vcpu *vcpu)
 			  run->mmio.is_write);
 }
 
-static void crash(struct vcpu *vcpu)
+/* Park without one more KVM_RUN: it may go on failing, in which case it would never be EINTR. */
+static bool crash(struct vcpu *vcpu)
 {
 	arch_vcpu_report(vcpu, stderr);
+	park_self(vcpu);
 	vm_request(vcpu->vm, VM_REQUEST_CRASH);
+	return wait_unparked(vcpu);
 }
 
 /* One turn in the guest. False when the thread shall end. */
@@ -114,7 +117,7 @@ static bool run_once(struct vcpu *vcpu)
 	if (vcpu->run->exit_reason == KVM_EXIT_MMIO)
 		handle_mmio(vcpu);
 	else if (arch_vcpu_exit(vcpu) != 0)
-		crash(vcpu);
+		return crash(vcpu);
 	if (vcpu->vm->requests)
 		park_self(vcpu);
 	return true;
