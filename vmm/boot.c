@@ -78,14 +78,17 @@ static int find_loader(struct boot_image *image, struct error *err)
 
 int boot_image_open(struct vm *vm, struct boot_image *image, struct error *err)
 {
-	int chosen = fdt_path_offset(vm->tree, "/chosen");
-	const char *kernel = device_node_string(vm->tree, chosen, "host-kernel");
-	const char *initrd = device_node_string(vm->tree, chosen, "host-initrd");
-	const char *cmdline = device_node_string(vm->tree, chosen, "bootargs");
-	int ret;
+	const char *kernel = NULL, *initrd = NULL;
+	int ret, chosen;
 
-	memset(image, 0, sizeof(*image));
-	image->cmdline = cmdline ? cmdline : "";
+	*image = (struct boot_image){ .cmdline = "" };
+	if (vm->tree) {
+		chosen = fdt_path_offset(vm->tree, "/chosen");
+		kernel = device_node_string(vm->tree, chosen, "host-kernel");
+		initrd = device_node_string(vm->tree, chosen, "host-initrd");
+		if (device_node_string(vm->tree, chosen, "bootargs"))
+			image->cmdline = device_node_string(vm->tree, chosen, "bootargs");
+	}
 	if (!kernel)
 		return error_set(err, -EINVAL, "boot", "kernel", "", "a file (--kernel)", "none");
 	ret = map_file(&image->kernel, kernel, "kernel", err);
