@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -122,7 +123,8 @@ static int reset_machine(struct vm *vm, bool guest, struct error *err)
 	ret = boot_load(vm, err);
 	if (ret < 0)
 		return ret;
-	for (struct vm_listener *l = vm->listeners; l; l = l->next) {
+	for (struct vm_listener *l = vm->listeners, *next; l; l = next) {
+		next = l->next;
 		if (l->reset)
 			l->reset(l->opaque, guest);
 	}
@@ -132,12 +134,14 @@ static int reset_machine(struct vm *vm, bool guest, struct error *err)
 /* Carry out what the guest asked for, and pause it for that. True when there is still a guest. */
 static bool take_guest_requests(struct vm *vm)
 {
-	unsigned int asked = atomic_fetch_and(&vm->requests, VM_REQUEST_QUIT);
 	struct error err = { 0 };
+	unsigned int asked;
 
-	if (!(asked & ~(unsigned int)VM_REQUEST_QUIT))
+	if (!(vm->requests & ~(unsigned int)VM_REQUEST_QUIT))
 		return true;
+	/* Then take them: what other vCPUs still ask for is of the same guest, not of the next. */
 	vm_pause(vm);
+	asked = atomic_fetch_and(&vm->requests, VM_REQUEST_QUIT);
 	if (asked & VM_REQUEST_EXIT) {
 		vm_end(vm, VM_SHUTDOWN, vm->exit_status);
 		return false;
@@ -209,8 +213,12 @@ static void set_state(void *opaque)
 		}
 	}
 	vm->state = c->to;
-	if (c->to == VM_RUNNING)
+	if (c->to == VM_RUNNING) {
 		vm_resume(vm);
+		/* Whoever filed one while the machine was paused waits for it, its vCPU parked. */
+		if (vm->requests)
+			vm_request(vm, 0);
+	}
 	tell_listeners(vm, from, c->to);
 }
 
@@ -230,6 +238,9 @@ int vm_reset(struct vm *vm, bool guest, struct error *err)
 	ret = reset_machine(vm, guest, err);
 	if (ret == 0 && vm->state == VM_RUNNING)
 		vm_resume(vm);
+	/* The guest that was there is lost. */
+	if (ret < 0 && (states[vm->state].to & BIT(VM_INTERNAL_ERROR)))
+		vm_end(vm, VM_INTERNAL_ERROR, STATUS_ERROR);
 	return ret;
 }
 
@@ -283,9 +294,10 @@ int vm_create(struct vm **out, struct error *err)
 		return ret;
 	}
 	ret = loop_create(&vm->loop, err);
-	if (ret == 0)
-		ret = loop_fd_add(vm->loop, vm->request_fd, EPOLLIN, on_request, vm,
-				  &vm->request_watch);
+	if (ret == 0 && (ret = loop_fd_add(vm->loop, vm->request_fd, EPOLLIN, on_request, vm,
+					   &vm->request_watch)) < 0)
+		error_set(err, ret, "start", "machine", "", "its eventfd to be watched", "%s",
+			  strerror(-ret));
 	if (ret < 0) {
 		vm_destroy(vm);
 		return ret;

@@ -116,7 +116,8 @@ int vm_set_state(struct vm *vm, enum vm_state to, struct error *err);
 const char *vm_state_name(enum vm_state state);
 
 /* Reset all devices and vCPUs and put the boot image of /chosen in place. Keeps the state (a
- * running machine runs on). @guest: the guest asked for it. Loop thread. */
+ * running machine runs on), but when that fails a guest that was there is lost: internal error.
+ * @guest: the guest asked for it. Loop thread. */
 int vm_reset(struct vm *vm, bool guest, struct error *err);
 
 /* File a request for the loop thread. Any thread, also a signal handler. */
