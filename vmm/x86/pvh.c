@@ -11,11 +11,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "vmm/loader.h"
 #include "vmm/tree.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 #include "vmm/x86/platform.h"
+#include "vmm/x86/pvh.h"
 
 #define NOTE_PHYS32_ENTRY 18 /* XEN_ELFNOTE_PHYS32_ENTRY */
 #define START_MAGIC	  0x336ec578U
@@ -122,8 +122,13 @@ static int get_segment(const struct elf *elf, unsigned int i, struct segment *s,
 	return 0;
 }
 
-/* Notes are triples of sizes, then name and descriptor, each padded to 4 bytes (or 8, by
- * alignment). */
+static uint64_t align_up(uint64_t value, uint64_t align)
+{
+	return (value + align - 1) / align * align;
+}
+
+/* Notes are two sizes and a type, then name and descriptor. Both descriptor and next note begin at
+ * a multiple of the alignment, 4 or 8, counted from the note (binutils, ELF_NOTE_DESC_OFFSET). */
 static bool find_entry(const struct elf *elf, const struct segment *s, uint64_t *entry)
 {
 	const uint8_t *at = elf->file->data + s->offset, *end = at + s->filesz;
@@ -131,21 +136,22 @@ static bool find_entry(const struct elf *elf, const struct segment *s, uint64_t 
 	Elf64_Nhdr n;
 
 	while ((size_t)(end - at) >= sizeof(n)) {
-		uint64_t name, desc;
+		uint64_t desc, next;
 
 		memcpy(&n, at, sizeof(n));
-		name = (n.n_namesz + align - 1) / align * align;
-		desc = (n.n_descsz + align - 1) / align * align;
-		at += sizeof(n);
-		if (name + desc > (size_t)(end - at))
+		desc = align_up(sizeof(n) + n.n_namesz, align);
+		next = align_up(desc + n.n_descsz, align);
+		if (desc + n.n_descsz > (size_t)(end - at))
 			return false;
-		if (n.n_type == NOTE_PHYS32_ENTRY && n.n_namesz == 4 && memcmp(at, "Xen", 4) == 0 &&
-		    (n.n_descsz == 4 || n.n_descsz == 8)) {
+		if (n.n_type == NOTE_PHYS32_ENTRY && n.n_namesz == 4 &&
+		    memcmp(at + sizeof(n), "Xen", 4) == 0 && (n.n_descsz == 4 || n.n_descsz == 8)) {
 			*entry = 0;
-			memcpy(entry, at + name, n.n_descsz);
+			memcpy(entry, at + desc, n.n_descsz);
 			return true;
 		}
-		at += name + desc;
+		if (next > (size_t)(end - at))
+			return false; /* the last one needs no padding */
+		at += next;
 	}
 	return false;
 }
@@ -197,6 +203,8 @@ static int load_segments(struct vm *vm, const struct elf *elf, uint64_t *entry, 
 	if (!has_entry)
 		return error_set(err, -ENOEXEC, "boot", elf->file->path, "entry",
 				 "a PVH note (XEN_ELFNOTE_PHYS32_ENTRY)", "none");
+	if (*entry > UINT32_MAX || !memory_hva(&vm->memory, *entry, 1))
+		return bad(elf, "entry", "an address in RAM below 4 GiB", *entry, err);
 	return 0;
 }
 
@@ -295,20 +303,20 @@ static int set_registers(struct vm *vm, uint64_t entry, struct error *err)
 	return 0;
 }
 
-static int pvh_load(struct vm *vm, const struct boot_image *image, struct error *err)
+int pvh_place(struct vm *vm, const struct boot_image *image, uint64_t *entry, struct error *err)
 {
 	struct boot_info info = { .start = { .magic = START_MAGIC, .version = 1 },
 				  .fdt_name = "fdt" };
 	size_t cmdline = strlen(image->cmdline) + 1;
-	uint64_t entry, end;
 	struct elf elf;
+	uint64_t end;
 	int ret;
 
 	if (cmdline > BOOT_CMDLINE_MAX)
 		return error_set(err, -E2BIG, "boot", "cmdline", "", "at most 65535 characters",
 				 "%zu", cmdline - 1);
 	if ((ret = open_elf(&elf, &image->kernel, err)) < 0 ||
-	    (ret = load_segments(vm, &elf, &entry, &end, err)) < 0)
+	    (ret = load_segments(vm, &elf, entry, &end, err)) < 0)
 		return ret;
 	fill_memmap(vm, &info);
 	ret = add_modules(vm, image, &info, end > HIGH_RAM_START ? end : HIGH_RAM_START, err);
@@ -320,7 +328,15 @@ static int pvh_load(struct vm *vm, const struct boot_image *image, struct error 
 	if (memory_write(&vm->memory, BOOT_CMDLINE, image->cmdline, cmdline) < 0 ||
 	    memory_write(&vm->memory, BOOT_INFO, &info, sizeof(info)) < 0)
 		return error_set(err, -EFAULT, "boot", "memory", "", "RAM below 640 KiB", "none");
-	return set_registers(vm, entry, err);
+	return 0;
+}
+
+static int pvh_load(struct vm *vm, const struct boot_image *image, struct error *err)
+{
+	uint64_t entry;
+	int ret = pvh_place(vm, image, &entry, err);
+
+	return ret < 0 ? ret : set_registers(vm, entry, err);
 }
 
 static const struct loader pvh_loader = {
