@@ -9,8 +9,9 @@
  *
  * The pair moves BYTES over a TCP connection as a migration does that has nothing to think about:
  * the sender's memory of RAM bytes is full and goes out by one sendmsg for each RECORD bytes; the
- * receiver's is untouched, and one recvmsg reads as much directly into it. Socket options and buffer sizes are those
- * of migration/channel-socket.c. Costs are printed as "ns=… cpu_ns=… syscalls=…".
+ * receiver's is untouched, and one recvmsg reads as much directly into it. Socket options and
+ *buffer sizes are those of migration/channel-socket.c. Costs are printed as "ns=… cpu_ns=…
+ *syscalls=…".
  */
 #include <arpa/inet.h>
 #include <err.h>
