@@ -180,6 +180,9 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 	if (m->started)
 		return error_set(err, -EBUSY, "migrate", uri, "", "no migration under way",
 				 "one that is %s", migration_status_name(m->status));
+	if (strlen(uri) >= sizeof(m->uri))
+		return error_set(err, -ENAMETOOLONG, "migrate", uri, "", "at most 255 bytes", "%zu",
+				 strlen(uri));
 	m->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->cancel_fd < 0)
 		return error_set(err, -errno, "migrate", uri, "", "an eventfd", "%m");

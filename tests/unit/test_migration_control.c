@@ -88,6 +88,43 @@ static void refused(void **state)
 	vm_destroy(vm);
 }
 
+static void too_long(void **state)
+{
+	struct vm *vm = new_source(2 * MIB);
+	char uri[400] = "unix:/";
+	struct error err = { 0 };
+
+	(void)state;
+	memset(uri + 6, 'x', sizeof(uri) - 7);
+	uri[sizeof(uri) - 1] = '\0';
+	assert_int_equal(source_start(vm, uri, &err), -ENAMETOOLONG);
+	vm_destroy(vm);
+}
+
+/* A machine that waits is told later where. */
+static void incoming(void **state)
+{
+	struct vm *vm = new_destination();
+	struct error err = { 0 };
+	const char *uri;
+	json_t *ret;
+
+	(void)state;
+	assert_true(run(vm, "migrate-incoming", "{\"uri\": \"tcp:127.0.0.1\"}", &ret, &err) < 0);
+	assert_int_equal(vm->state, VM_INMIGRATE); /* another try is welcome */
+	assert_int_equal(run(vm, "migrate-incoming", "{\"uri\": \"tcp:127.0.0.1:0\"}", &ret, &err),
+			 0);
+	assert_int_equal(run(vm, "migrate-incoming", "{\"uri\": \"tcp:127.0.0.1:0\"}", &ret, &err),
+			 -EBUSY);
+	assert_int_equal(run(vm, "query-migrate", "{}", &ret, &err), 0);
+	assert_string_equal(json_string_value(json_object_get(ret, "status")), "setup");
+	uri = json_string_value(json_object_get(json_object_get(ret, "x-ferry"), "uri"));
+	assert_int_equal(strncmp(uri, "tcp:127.0.0.1:", 14), 0);
+	assert_true(atoi(uri + 14) > 0);
+	json_decref(ret);
+	vm_destroy(vm);
+}
+
 /* ---- ferry migrate, its server in another thread ---- */
 
 struct pair {
@@ -289,6 +326,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parameters),	     cmocka_unit_test(refused),
+		cmocka_unit_test(too_long),	     cmocka_unit_test(incoming),
 		cmocka_unit_test(client_succeeds),   cmocka_unit_test(client_is_interrupted),
 		cmocka_unit_test(client_is_refused), cmocka_unit_test(save_and_inspect),
 	};
