@@ -48,7 +48,7 @@ unit-tsan:
 # Those left out have no use for KVM.
 LAB_TESTS    ?= $(filter-out %/guest-qemu.t %/make.t,$(sort $(wildcard tests/system/*.t)))
 LAB_PATIENCE ?= 240
-LAB_TIMEOUT  ?= 1200
+LAB_TIMEOUT  ?= 900
 LAB_ROUNDS   ?= 5
 LAB_SLOWNESS ?= 20
 LAB_BOX      := tests/lab/box --memory 2G --timeout $(LAB_TIMEOUT) -e BUILD -e FERRY_TEST_PATIENCE \
