@@ -158,9 +158,11 @@ def clock_never_goes_back_and_advances_by_the_blackout():
     elapsed = int(after[2]) - int(before[2])
     t.check(elapsed > 0, "monotonic time went back by %d ns" % -elapsed)
     real = real_after - real_before
-    t.check(abs(elapsed - real) < 1.5e9,
+    # What is printed reaches us late when the machine is busy.
+    late = 5e8 + 1e8 * t.SLOWNESS
+    t.check(abs(elapsed - real) < late,
             "the guest saw %.3f s pass, the host %.3f s" % (elapsed / 1e9, real / 1e9))
-    t.check(abs(int(after[3]) - real_after) < 1.5e9, "the wall clock is off by %.3f s" %
+    t.check(abs(int(after[3]) - real_after) < late, "the wall clock is off by %.3f s" %
             ((int(after[3]) - real_after) / 1e9))
     finish(m, "tick")
 
