@@ -177,12 +177,41 @@ static enum protocol_side speaker(const struct protocol *p)
 	return p->file || p->side == SIDE_DESTINATION ? SIDE_SOURCE : SIDE_DESTINATION;
 }
 
+/* Nothing came where a record had to: say what was waited for, not what a parser missed. */
+static int nothing_came(const struct protocol *p, int code, struct error *err)
+{
+	int ms = p->deadline_ms ? p->deadline_ms : protocol_deadline(p->state);
+	char legal[96], got[96];
+
+	legal_names(p->state, p->file, speaker(p), legal, sizeof(legal));
+	if (code == -ETIMEDOUT)
+		snprintf(got, sizeof(got), "nothing within %d ms", ms);
+	else
+		snprintf(got, sizeof(got), "%s",
+			 p->file ? "the end of the file"
+				 : "the connection closed by the other side");
+	if (err)
+		error_clear(err);
+	return error_set(err, code, "protocol", p->channel->name, protocol_state_name(p->state),
+			 legal, "%s", got);
+}
+
+static int read_record(struct protocol *p, struct record *rec, struct error *err)
+{
+	int ret = record_read(&p->reader, rec, err);
+
+	if ((ret == -ENODATA || ret == -ECONNRESET || ret == -ETIMEDOUT) &&
+	    stream_get_position(&p->stream) == rec->offset)
+		ret = nothing_came(p, ret, err);
+	return ret;
+}
+
 int protocol_receive(struct protocol *p, struct record *rec, struct error *err)
 {
 	int ret;
 
 	do {
-		ret = record_read(&p->reader, rec, err);
+		ret = read_record(p, rec, err);
 		ret = ret < 0 ? ret : move(p, speaker(p), rec->type, rec->device, err);
 		if (ret < 0)
 			return ret;

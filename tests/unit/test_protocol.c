@@ -297,6 +297,22 @@ static void silence_has_an_end(void **state)
 	t->p[0]->deadline_ms = 30;
 	channel_set_timeout(t->ch[0], 30);
 	assert_int_equal(protocol_receive(t->p[0], &rec, &err), -ETIMEDOUT);
+	assert_string_equal(err.got, "nothing within 30 ms");
+	assert_string_equal(err.expected, "HELLO or FAILED");
+}
+
+/* The step and what was waited for are told, not what the parser missed. */
+static void hang_up_is_told_as_such(void **state)
+{
+	struct pair *t = *state;
+	struct error err = { 0 };
+	struct record rec;
+
+	channel_shutdown(t->ch[1]);
+	assert_int_equal(protocol_receive(t->p[0], &rec, &err), -ENODATA);
+	assert_string_equal(err.field, "start");
+	assert_string_equal(err.expected, "HELLO or FAILED");
+	assert_string_equal(err.got, "the connection closed by the other side");
 }
 
 int main(void)
@@ -313,6 +329,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(rubbish_is_no_tree, setup, teardown),
 		cmocka_unit_test_setup_teardown(explained, setup, teardown),
 		cmocka_unit_test_setup_teardown(silence_has_an_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(hang_up_is_told_as_such, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
