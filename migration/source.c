@@ -33,7 +33,8 @@ int source_open(struct source *s, struct migration *m, const char *uri, struct e
 	s->ram = calloc(1, sizeof(*s->ram));
 	if (!s->p || !s->ram)
 		return error_set(err, -ENOMEM, "migrate", uri, "", "memory", "none");
-	ret = channel_connect(uri, CONNECT_MS, m->cancel_fd, &s->ch, err);
+	ret = channel_connect(uri, m->params.deadline_ms ? m->params.deadline_ms : CONNECT_MS,
+			      m->cancel_fd, &s->ch, err);
 	if (ret < 0)
 		return ret;
 	protocol_init(s->p, s->ch, SIDE_SOURCE, m->file);
