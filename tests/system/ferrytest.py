@@ -140,14 +140,18 @@ class Qmp:
         self.sock.settimeout(timeout or PATIENCE)
         self.sock.connect(path)
         self.lines = self.sock.makefile("r")
-        self.events = []
+        self.events = []                # not asked for yet
+        self.log = []                   # all that came
         self.greeting = self.read()
         self.run("qmp_capabilities")
 
     def read(self):
         line = self.lines.readline()
         check(line, "the control socket was closed")
-        return json.loads(line)
+        message = json.loads(line)
+        if "event" in message:
+            self.log.append(message)
+        return message
 
     def run(self, command, **arguments):
         arguments = {k.replace("_", "-"): v for k, v in arguments.items()}
@@ -168,6 +172,15 @@ class Qmp:
             message = self.events.pop(0) if self.events else self.read()
             if message.get("event") in names and match(message.get("data", {})):
                 return message
+
+    def rest(self):
+        """All events of a process that has ended."""
+        try:
+            while self.lines.readable() and self.read():
+                pass
+        except (Failure, OSError):
+            pass
+        return self.log
 
     def close(self):
         self.lines.close()
@@ -281,7 +294,7 @@ class Machine:
 
     def diagnosis(self):
         text = "\n# %s: status %s" % (" ".join(self.argv), self.process.poll())
-        for line in self.stderr().splitlines()[-12:]:
+        for line in self.stderr().splitlines()[-60:]:
             text += "\n#   stderr: " + line
         return text + "\n#   serial: %r" % self.output[-300:]
 
