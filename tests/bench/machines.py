@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.join(TESTS, "system"))
 import ferrytest  # noqa: E402
 
 BARE = os.path.join(ferrytest.BUILD, "bare")
+RAM = os.path.join(ferrytest.BUILD, "ram")
 QEMU = shutil.which("qemu-system-x86_64")
 NO_LIMIT = 1 << 50
 LOOPBACK = "tcp:127.0.0.1:0"
@@ -61,14 +62,20 @@ class Machine:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
+    def _connect(self):
+        """Become a QMP client; False while nobody listens yet."""
+        try:
+            self.client = ferrytest.Qmp(self.socket, self.patience)
+            return True
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+
     @property
     def qmp(self):
         if not self.client:
-            ferrytest.wait_until(lambda: os.path.exists(self.socket) or self.process.poll() is not None,
-                                 "the QMP socket", self.patience)
-            if self.process.poll() is not None:
+            ferrytest.wait_until(lambda: self.process.poll() is not None or self._connect(), "QMP", self.patience)
+            if not self.client:
                 self.fail("it ended early")
-            self.client = ferrytest.Qmp(self.socket, self.patience)
         return self.client
 
     def migration_end(self):
@@ -163,3 +170,11 @@ class Qemu(Contender):
         address = machine.qmp.run("query-migrate")["socket-address"][0]
         machine.uri = f"tcp:{address['host']}:{address['port']}"
         return machine
+
+
+class QemuRam(Qemu):
+    """QEMU with a file in memory instead of a guest: paused from the start, so that no KVM is needed."""
+
+    def command(self, data, memory):
+        return [QEMU, "-M", "microvm,accel=tcg,acpi=off,x-option-roms=off", "-nodefaults", "-no-user-config",
+                "-display", "none", "-S", "-m", str(memory), "-device", f"loader,file={data},addr=0x1000000,force-raw=on"]

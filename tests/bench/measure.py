@@ -73,6 +73,8 @@ def cpu_info():
 
 
 def kvm_kind(flags):
+    if not os.path.exists("/dev/kvm"):
+        return "none"
     kinds = [k for k in ("intel", "amd", "pvm") if os.path.isdir("/sys/module/kvm_" + k)]
     kind = "kvm_" + (kinds[0] if kinds else "unknown")
     if "svm" not in flags and "vmx" not in flags:

@@ -55,33 +55,40 @@ def gap(r):
     return r.get("gap_ms")
 
 
+COLUMNS = [     # head, value of a run, form, whether the ratio to ferry's says something
+    ("total ms", total_ms, "{:.0f}", True),
+    ("CPU s", cpu, "{:.2f}", True),
+    ("CPU s/GiB", cpu_per_gib, "{:.2f}", False),
+    ("vCPU kernel s", lambda r: r.get("vcpu_system"), "{:.2f}", False),
+    ("blackout ms", lambda r: r.get("blackout_ms"), "{:.1f}", False),
+    ("seen by guest ms", gap, "{:.1f}", True),
+    ("without migration ms", lambda r: r.get("gap_before_ms"), "{:.1f}", False),
+    ("MiB sent", lambda r: r["bytes"] / MIB, "{:.0f}", False),
+    ("rounds", lambda r: r.get("rounds"), "{:.0f}", False),
+]
+
+
 def migration_table(result):
+    """A column of which nobody has a figure is left out."""
     base = result["runs"]["ferry"]
+    columns = [c for c in COLUMNS if median(base, c[1]) is not None]
+    if result["case"] == "ram":
+        columns = columns[:3] + [COLUMNS[7]]
     rows = []
     for name, runs in result["runs"].items():
-        if not good(runs):
-            rows.append([name] + ["–"] * 8)
-            continue
         failed = len(runs) - len(good(runs))
-        rows.append([name + (f" ({failed} of {len(runs)} failed)" if failed else ""),
-                     spread(runs, total_ms, "{:.0f}") + ratio(runs, base, total_ms),
-                     spread(runs, cpu, "{:.2f}") + ratio(runs, base, cpu),
-                     spread(runs, cpu_per_gib, "{:.2f}"),
-                     spread(runs, lambda r: r.get("vcpu_system"), "{:.2f}"),
-                     spread(runs, lambda r: r.get("blackout_ms")),
-                     spread(runs, gap) + ratio(runs, base, gap),
-                     spread(runs, lambda r: r.get("gap_before_ms")),
-                     spread(runs, lambda r: r["bytes"] / MIB, "{:.0f}"),
-                     spread(runs, lambda r: r.get("rounds"), "{:.0f}")])
-    return table(["", "total ms", "CPU s", "CPU s/GiB", "vCPU kernel s", "blackout ms", "seen by guest ms",
-                  "without migration ms", "MiB sent", "rounds"], rows)
+        row = [name + (f" ({failed} of {len(runs)} failed)" if failed else "")]
+        for _, value, form, compared in columns:
+            row.append(spread(runs, value, form) + (ratio(runs, base, value) if compared else ""))
+        rows.append(row)
+    return table([""] + [c[0] for c in columns], rows)
 
 
 def copying_table(results):
     rows = []
     for r in results:
         runs = r["runs"]
-        rows.append([r["content"], "copied" if r["copy"] else "by reference", str(r["iovecs"]),
+        rows.append([r["content"], "copied" if r["how"] == "copy" else "by reference", str(r["iovecs"]),
                      spread(runs, lambda x: x["bytes"] / x["total"] / MIB, "{:.0f}"),
                      spread(runs, cpu_per_gib, "{:.2f}"),
                      spread(runs, lambda x: x["ends"][0]["cpu"] * GIB / x["bytes"], "{:.2f}"),
@@ -116,6 +123,11 @@ class Targets:
         case, runs = result["text"], result["runs"]
         self.compare(case, "total ms", total_ms, runs, "{:.0f}")
         self.compare(case, "CPU s", cpu, runs, "{:.3f}")
+        for side, name in enumerate(["source", "destination"]):
+            self.add(f"{case}: bytes copied on the {name} %",
+                     median(runs["ferry"], lambda r, s=side: r["copied"][s] * 100), 0.1, "{:.3f}")
+        if result["case"] == "ram":
+            return
         others = [m for m in (median(runs[n], gap) for n in (PLAIN, MULTIFD)) if m is not None]
         found = median(runs["ferry"], gap)
         self.add(f"{case}: blackout seen by the guest ms, half of the better QEMU's", found,
@@ -124,13 +136,10 @@ class Targets:
             self.add(f"{case}: blackout seen by the guest ms", found, 5, "{:.1f}")
             self.add("MiB a system call in the first round",
                      median(runs["ferry"], lambda r: r["first_round"] / MIB), 1, "{:.2f}", least=True)
-        for side, name in enumerate(["source", "destination"]):
-            self.add(f"{case}: bytes copied on the {name} %",
-                     median(runs["ferry"], lambda r, s=side: r["copied"][s] * 100), 0.1, "{:.3f}")
 
     def memory(self, results):
-        worst = [max(m[0] for m in r["memory"]) / MIB for x in results for r in good(x["runs"]["ferry"])]
-        self.add("memory beyond guest RAM (Pss) MiB, both ends", max(worst) if worst else None, 4)
+        found = [m[0] / MIB for m in memories(results, "ferry")]
+        self.add("memory beyond guest RAM (Pss) MiB, either end", max(found), 4)
 
     def start(self, start):
         a, b = (statistics.median(start[n]) if start.get(n) else None for n in ("ferry", PLAIN))
@@ -139,23 +148,28 @@ class Targets:
 
 def targets(results):
     t = Targets()
-    for result in results.get("migrations", []):
+    for result in results["migrations"]:
         t.migration(result)
-    if "migrations" in results:
+    if memories(results["migrations"], "ferry"):
         t.memory(results["migrations"])
     if "start" in results:
         t.start(results["start"])
     return table(["what", "found", "to reach", ""], t.rows) if t.rows else ""
 
 
+def memories(results, name):
+    """(Pss, Rss) of every process of a contender."""
+    return [m for x in results for r in good(x["runs"][name]) for m in r.get("memory", [])]
+
+
 def memory_table(results):
-    """Worst over all cases and both ends."""
+    """The largest of all cases and both ends."""
     rows = []
     for name in ("ferry", PLAIN, MULTIFD):
-        found = [m for x in results for r in good(x["runs"][name]) for m in r["memory"]]
+        found = memories(results, name)
         if found:
             rows.append([name, f"{max(m[0] for m in found) / MIB:.1f}", f"{max(m[1] for m in found) / MIB:.1f}"])
-    return table(["", "Pss MiB", "Rss MiB"], rows)
+    return table(["", "Pss MiB", "Rss MiB"], rows) if rows else ""
 
 
 def start_table(start):
@@ -167,9 +181,9 @@ def start_table(start):
 
 
 def failures(results):
-    lines = [f"- {x['text']}, {name}: {r['failed']}" for x in results.get("migrations", [])
+    lines = [f"- {x['text']}, {name}: {r['failed']}" for x in results["migrations"]
              for name, runs in x["runs"].items() for r in runs if "failed" in r]
-    lines += [f"- {x['content']}, copy {x['copy']}, {x['iovecs']} iovecs: {r['failed']}"
+    lines += [f"- {x['content']}, {x['how']}, {x['iovecs']} iovecs: {r['failed']}"
               for x in results.get("copying", []) for r in x["runs"] if "failed" in r]
     return lines
 
@@ -186,20 +200,22 @@ def markdown(results):
             f"downtime limit {results['downtime_limit']} ms; TCP on loopback; {results['runs']} runs of each, by turns"
     if results["scale"] != 1:
         sizes += f"; all sizes and rates divided by {results['scale']}"
-    for name, value in {**results["conditions"], "sizes": sizes, "note": results["note"]}.items():
+    more = {"sizes": sizes, "options": results["command"], "note": results["note"]}
+    for name, value in {**results["conditions"], **more}.items():
         if value:
             parts.append(f"- {name}: {value}")
     parts.append("\nMedian (smallest–largest), × is the ratio to ferry. What each column means: tests/bench/README.md.\n")
-    for result in results.get("migrations", []):
-        parts += [f"## {result['text']}\n", migration_table(result)]
-        if result["case"] != "idle":
+    for result in results["migrations"]:
+        parts += [f"## Migration, {result['text']}\n", migration_table(result)]
+        if result["case"] not in ("ram", "idle"):
             parts.append(f"MiB/s the guests wrote before: {rates(result)}\n")
-    if "migrations" in results:
-        parts += ["## Memory beyond guest RAM\n", memory_table(results["migrations"])]
+    memory = memory_table(results["migrations"])
+    if memory:
+        parts += ["## Memory beyond guest RAM\n", memory]
     if "start" in results:
         parts += ["## From exec to the guest's first byte\n", start_table(results["start"])]
     if "copying" in results:
-        parts += ["## By reference against copying (idle guest)\n", copying_table(results["copying"])]
+        parts += ["## By reference against copying (no guest)\n", copying_table(results["copying"])]
     reached = targets(results)
     if reached:
         parts += ["## To reach\n", reached]
