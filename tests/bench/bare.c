@@ -4,6 +4,7 @@
  *
  *	bare receive BYTES RAM RECORD		prints the port it listens at, then its costs
  *	bare send PORT BYTES RAM RECORD		sends, and prints its costs
+ *	bare touch RAM				writes so much memory and ends
  *	bare start COMMAND…			prints the ns from exec to the first byte COMMAND
  *says
  *
@@ -196,6 +197,8 @@ int main(int argc, char **argv)
 	else if (argc == 6 && !strcmp(argv[1], "send"))
 		send_all((uint16_t)number(argv[2]), number(argv[3]), number(argv[4]),
 			 number(argv[5]));
+	else if (argc == 3 && !strcmp(argv[1], "touch"))
+		memset(make_ram(number(argv[2])), 1, number(argv[2]));
 	else if (argc >= 3 && !strcmp(argv[1], "start"))
 		start(argv + 2);
 	else

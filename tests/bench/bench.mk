@@ -3,7 +3,7 @@
 #: make bench       compare ferry with QEMU on the same workload (in the lab where KVM is missing)
 #:   BENCH=…         options of tests/bench/bench
 BENCH     ?=
-BENCH_LAB ?= --scale 16 --runs 5 --patience 300
+BENCH_LAB ?= --scale 16 --runs 5 --warm-up 0 --patience 300
 
 $(BUILD)/bare: tests/bench/bare.c
 	$(call say,CC,$@)
