@@ -63,7 +63,8 @@ JOBS      = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 demo:
 	$(Q)tests/deps $(if $(LAB),lab,build)
 	$(Q)$(MAKE) $(JOBS) all
-	$(Q)BUILD=$(BUILD) $(if $(LAB),tests/lab/box --timeout 300 -e BUILD -e FILL -e WS -e RATE -- )tests/demo
+	$(Q)BUILD=$(BUILD) $(if $(LAB),FILL=$${FILL-64} $(DEMO_BOX) )tests/demo
+DEMO_BOX  = tests/lab/box --memory 2G --timeout 300 -e BUILD -e FILL -e WS -e RATE --
 
 #: make help        this list
 help:
