@@ -2,6 +2,7 @@
 # missing, with sizes that an emulated host can do in some minutes.
 #: make bench       compare ferry with QEMU on the same workload (in the lab where KVM is missing)
 #:   BENCH=…         options of tests/bench/bench
+#: make bench-programs  build what it measures with, only
 BENCH     ?=
 BENCH_LAB ?= --scale 16 --runs 5 --warm-up 0 --patience 300
 
