@@ -127,17 +127,19 @@ def downtime_limit_over_a_slow_link():
 
 @t.test
 def stalled_moments_do_not_keep_it_from_switching_over():
-    source = dirty("fill=4 ws=1 rate=1")
+    # At the speed of the link its working set fits the limit; at that of a stalled moment it never does.
+    source = dirty("fill=4 ws=1 rate=0")
     destination = t.receive()
 
     def pause(proxy, record):
-        if record.name == "RAM" and proxy.count("RAM") in (1, 3, 5):
+        if record.name == "RAM" and proxy.count("RAM") in (2, 4):
             time.sleep(1)                           # the fault itself: a link that stands still
     proxy = Proxy(destination.uri, None, pause)
-    start(source, proxy.uri, downtime_limit=50, max_bandwidth=32 * MIB, x_verify=True)
+    start(source, proxy.uri, downtime_limit=50, max_bandwidth=32 * MIB, x_timeout=int(10 * max(1, t.SLOWNESS / 4)),
+          x_verify=True)
     report = end(source)
-    t.same(report["status"], "completed", "status of the migration")
-    t.check(report["total-time"] < 8000 * max(1, t.SLOWNESS / 4), "it took %d ms" % report["total-time"])
+    t.same((report["status"], report.get("error-desc")), ("completed", None), "the migration")
+    t.check(proxy.count("RAM") >= 4, "it did not stall")
     verify(destination)
 
 
