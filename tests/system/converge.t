@@ -56,11 +56,11 @@ def never_converging_guest_is_cancelled_and_runs_on():
 def never_converging_guest_is_forced():
     source = dirty(HOPELESS)
     destination = t.receive()
-    start(source, destination.uri, x_timeout=1, x_on_timeout="force", x_verify=True, **NEVER)
+    start(source, destination.uri, x_timeout=2, x_on_timeout="force", x_verify=True, **NEVER)
     report = end(source)
     t.same(report["status"], "completed", "status of the migration")
-    t.check(report["total-time"] >= 1000, "it was forced before its time, after %d ms" % report["total-time"])
-    t.check(report["ram"]["dirty-sync-count"] > 1, "it converged by itself")
+    t.check(report["total-time"] >= 2000, "it was forced before its time, after %d ms" % report["total-time"])
+    t.check(report["ram"]["dirty-sync-count"] > 2, "it converged by itself")
     t.same(source.wait(), 0, "exit status of the source")
     verify(destination)
 
@@ -89,7 +89,8 @@ def timeout_of_the_command_cancels_or_forces():
 
 def downtime(limit, rate=None, **parameters):
     """Migrate over a link of @rate bytes a second; what was reported, what the guest saw, and the report, in ms."""
-    source = dirty("fill=4 ws=1 rate=1")
+    # What it writes during the first round would take more than twice the limit.
+    source = dirty("fill=4 ws=4 rate=1", memory="24")
     destination = t.receive()
     uri = Proxy(destination.uri, rate=rate).uri if rate else destination.uri
     source.send("r")
@@ -103,17 +104,19 @@ def downtime(limit, rate=None, **parameters):
     t.check(reported <= seen, "%.1f ms were reported, more than the %.1f ms that the guest saw" % (reported, seen))
     t.check(seen <= reported * 1.2 + 5 * t.SLOWNESS, "%.1f ms were reported, but the guest saw %.1f ms" %
             (reported, seen))
-    t.check(reported <= limit + 25 * t.SLOWNESS, "the limit is %d ms, the guest stood still for %.1f ms" %
+    # An emulated processor does not keep the speed of the link, so only a real one tells much about that.
+    slack = (10 if not rate or t.SLOWNESS == 1 else 60) * t.SLOWNESS
+    t.check(reported <= limit + slack, "the limit is %d ms, the guest stood still for %.1f ms" %
             (limit, reported))
     return report
 
 
 @t.test
 def downtime_limit_under_a_bandwidth_cap():
-    cap = 8 * MIB
-    report = downtime(100, max_bandwidth=cap)
+    cap = 4 * MIB
+    report = downtime(200, max_bandwidth=cap)
     ram, seconds = report["ram"], (report["total-time"] - report["setup-time"]) / 1000
-    t.check(ram["dirty-sync-count"] > 1, "the guest was stopped at once")
+    t.check(ram["dirty-sync-count"] > 2, "the guest was stopped after the first round")
     live = ram["transferred"] - 1 * MIB             # what is left at the end goes as fast as it can
     t.check(live / seconds <= cap * 1.1, "%.1f MiB/s were sent" % (live / seconds / MIB))
     t.check(ram["transferred"] / seconds >= cap * 0.5 / max(1, t.SLOWNESS / 5), "only %.1f MiB/s were sent" %
@@ -122,7 +125,7 @@ def downtime_limit_under_a_bandwidth_cap():
 
 @t.test
 def downtime_limit_over_a_slow_link():
-    downtime(200, rate=8 * MIB)
+    downtime(200, rate=4 * MIB)
 
 
 @t.test
@@ -146,9 +149,12 @@ def stalled_moments_do_not_keep_it_from_switching_over():
 # --- cancel --------------------------------------------------------------------------------------------
 
 def cancelled(source, before, check=True):
+    asked = time.monotonic()
     source.qmp.run("migrate_cancel")
     report = end(source)
+    took = time.monotonic() - asked
     t.same(report["status"], "cancelled", "status of the migration")
+    t.check(took < max(1, t.SLOWNESS / 4), "it took %.1f s to cancel" % took)
     at_home(source, before, check)
 
 
@@ -300,7 +306,7 @@ def events_tell_every_step():
 @t.test
 def writes_of_devices_are_in_the_dirty_log():
     disk = make_disk("disk", 2 * MIB)
-    source = t.run("vio seconds=0 irq=1 depth=8", "--disk", disk, "--rng", memory="16")
+    source = t.run("vio seconds=600 irq=1 depth=8", "--disk", disk, "--rng", memory="16")
     source.expect("^vio ready.*\n")
     destination = t.receive()
     # Many rounds, so that most of what devices write is written while the log is on.

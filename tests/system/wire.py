@@ -208,7 +208,7 @@ class Proxy:
         self.name, self.deed, self.nth, self.rate = name, deed, nth, rate
         self.seen, self.lock = [], threading.Lock()
         self.reached, self.released = threading.Event(), threading.Event()
-        self.problem = None
+        self.problem, self.due = None, 0
         self.listener = socket.socket(socket.AF_UNIX)
         self.path = os.path.join(t.scratch, "proxy%d" % self.listener.fileno())
         self.listener.bind(self.path)
@@ -283,7 +283,8 @@ class Proxy:
                 b.sendall(data)
             size -= len(data)
             if self.rate and side == SOURCE:
-                time.sleep(len(data) / self.rate)
+                self.due = max(self.due, time.monotonic()) + len(data) / self.rate
+                time.sleep(max(0, self.due - time.monotonic() - 0.002))
         return True
 
     def count(self, name):
