@@ -308,8 +308,8 @@ static void short_writes_and_signals(void **state)
 	assert_int_equal(c.from->state, VM_POSTMIGRATE);
 	assert_int_equal(c.to->state, VM_RUNNING);
 	assert_same_memory(&c.from->memory, &c.to->memory);
-	/* Undisturbed it takes about 30. */
-	assert_true(c.from->migration->stats.syscalls + c.to->migration->stats.syscalls > 60);
+	/* Undisturbed it takes 18. */
+	assert_true(c.from->migration->stats.syscalls + c.to->migration->stats.syscalls > 30);
 	finish(&c);
 }
 
