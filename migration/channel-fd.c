@@ -275,6 +275,7 @@ int channel_listener_from_fd(int fd, const char *uri, struct channel_listener **
 	}
 	l->base.accept = once_accept;
 	l->base.close = once_close;
+	l->base.once = true;
 	snprintf(l->base.uri, sizeof(l->base.uri), "%s", uri);
 	l->fd = fd;
 	*listener = &l->base;

@@ -197,6 +197,7 @@ static int tcp_listen(const char *uri, const char *rest, struct channel_listener
 static const struct channel_type tcp_type = {
 	.scheme = "tcp",
 	.form = "tcp:HOST:PORT",
+	.foreign = true,
 	.connect = tcp_connect,
 	.listen = tcp_listen,
 };

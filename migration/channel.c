@@ -42,6 +42,14 @@ static const struct channel_type *find_type(const char *uri, const char **rest)
 	return NULL;
 }
 
+bool channel_is_foreign(const char *uri)
+{
+	const char *rest;
+	const struct channel_type *type = find_type(uri, &rest);
+
+	return !type || type->foreign;
+}
+
 static int unknown_scheme(const char *phase, const char *uri, struct error *err)
 {
 	char forms[160];

@@ -87,7 +87,8 @@ const char *channel_listener_uri(const struct channel_listener *listener);
 
 /*
  * Wait for one connection. Deadline, cancel and ownership as in channel_connect; the listener stays
- * open. fd:N and file:PATH have exactly one connection to give, a second accept gets -EBUSY.
+ * open. fd:N and file:PATH have exactly one connection to give (`once`), a second accept gets
+ * -EBUSY.
  */
 int channel_accept(struct channel_listener *listener, int deadline_ms, int cancel_fd,
 		   struct channel **ch, struct error *err);
@@ -120,6 +121,9 @@ uint64_t channel_pending(struct channel *ch);
  */
 int channel_close(struct channel *ch);
 
+/* Can somebody be at the other end of @uri who has no rights on this host? */
+bool channel_is_foreign(const char *uri);
+
 /* The forms of URI there are, "tcp:HOST:PORT, unix:PATH, …", for --help and errors. Returns @buf.
  */
 const char *channel_forms(char *buf, size_t size);
@@ -135,6 +139,7 @@ struct channel_wait {
 struct channel_type {
 	const char *scheme; /* "tcp" */
 	const char *form;   /* "tcp:HOST:PORT" */
+	bool foreign;	    /* who is at the other end need not have any rights on this host */
 	/* @rest is the URI behind "scheme:"; @uri all of it, for errors. */
 	int (*connect)(const char *uri, const char *rest, const struct channel_wait *wait,
 		       struct channel **ch, struct error *err);
@@ -148,6 +153,7 @@ struct channel_listener {
 		      struct channel **ch, struct error *err);
 	void (*close)(struct channel_listener *listener);
 	char uri[160]; /* where to connect to */
+	bool once;     /* has one connection to give: fd:N, file:PATH */
 };
 
 /* Collected by the linker, so that a type is one file and no list names it. */

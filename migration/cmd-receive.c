@@ -9,7 +9,8 @@
 #include "vmm/serve.h"
 #include "vmm/vm.h"
 
-#define DEFER "defer"
+#define DEFER	  "defer"
+#define OWN_SPECS 4
 
 struct receive_options {
 	struct serve_options serve;
@@ -19,11 +20,11 @@ struct receive_options {
 };
 
 /* Device options given here replace what the machine that comes says of its former host. */
-static int override(void *opaque, const void *fdt, void **out, struct error *err)
+static int override(void *opaque, const void *fdt, bool foreign, void **out, struct error *err)
 {
 	const struct receive_options *o = opaque;
 
-	return serve_override(&o->serve, fdt, out, err);
+	return serve_override(&o->serve, fdt, foreign, out, err);
 }
 
 static int start(struct vm *vm, void *opaque, struct error *err)
@@ -45,13 +46,22 @@ static int start(struct vm *vm, void *opaque, struct error *err)
 
 static int parse(int argc, char **argv, struct receive_options *o, const char *what)
 {
-	const struct option_spec own = { "help", NULL, "show this", option_set_flag, &o->help };
-	struct option_spec specs[MAX_SERVE_SPECS + 1];
+	const struct option_spec own[] = {
+		{ "kernel", "FILE", "what a reset boots, instead of the source's file",
+		  option_set_string, &o->serve.kernel },
+		{ "initrd", "FILE", "likewise", option_set_string, &o->serve.initrd },
+		{ "trust-source", NULL,
+		  "open the files and networks that a source names over tcp, too", option_set_flag,
+		  &o->serve.trust_source },
+		{ "help", NULL, "show this", option_set_flag, &o->help },
+	};
+	struct option_spec specs[OWN_SPECS + MAX_SERVE_SPECS];
 	struct error err = { 0 };
 	unsigned int n, n_rest;
 
-	specs[0] = own;
-	n = 1 + serve_specs(&o->serve, specs + 1);
+	_Static_assert(sizeof(own) / sizeof(own[0]) == OWN_SPECS, "room for all");
+	memcpy(specs, own, sizeof(own));
+	n = OWN_SPECS + serve_specs(&o->serve, specs + OWN_SPECS);
 	if (options_parse(argc, argv, specs, n, &o->what, 1, &n_rest, &err) == 0 && !o->help &&
 	    n_rest < 1)
 		error_set(&err, -EINVAL, "options", "arguments", "", what, "none");

@@ -31,19 +31,22 @@ struct destination {
 	uint64_t commit_ns; /* when COMMIT had come */
 };
 
-static int open_channel(struct destination *d, struct migration *m, struct error *err)
+static int allocate(struct destination *d, struct migration *m, struct error *err)
 {
-	int ret;
-
 	d->m = m;
 	d->vm = m->vm;
 	d->p = malloc(sizeof(*d->p));
 	d->ram = calloc(1, sizeof(*d->ram));
 	if (!d->p || !d->ram)
 		return error_set(err, -ENOMEM, "receive", m->uri, "", "memory", "none");
-	ret = channel_accept(m->listener, -1, m->cancel_fd, &d->ch, err);
-	channel_listener_close(m->listener);
-	m->listener = NULL;
+	return 0;
+}
+
+static int accept_visitor(struct destination *d, struct error *err)
+{
+	struct migration *m = d->m;
+	int ret = channel_accept(m->listener, -1, m->cancel_fd, &d->ch, err);
+
 	if (ret < 0)
 		return ret;
 	m->stats.started_ns = now_ns();
@@ -53,7 +56,19 @@ static int open_channel(struct destination *d, struct migration *m, struct error
 	return migration_set_channel(m, d->ch, err);
 }
 
-static int greet(struct destination *d, struct error *err)
+static void close_channel(struct destination *d)
+{
+	if (!d->ch)
+		return;
+	migration_count(d->m, d->p);
+	migration_set_channel(d->m, NULL, NULL);
+	protocol_free(d->p);
+	channel_close(d->ch);
+	d->ch = NULL;
+}
+
+/* Say HELLO and hear one. *known: the visitor is a ferry, whether we agree or not. */
+static int greet(struct destination *d, bool *known, struct error *err)
 {
 	struct hello ours, theirs;
 	unsigned int version;
@@ -67,7 +82,44 @@ static int greet(struct destination *d, struct error *err)
 		ret = protocol_say(d->p, RECORD_HELLO, message_end(&m), err);
 	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_HELLO, &rec, err);
 	ret = ret < 0 ? ret : message_get_hello(&rec, &theirs, err);
+	*known = ret == 0;
 	return ret < 0 ? ret : hello_agree(&ours, &theirs, "source", &version, err);
+}
+
+/* Not a word that a ferry says came from there: tell whoever reads stderr, and the visitor. */
+static void send_away(struct destination *d, const struct error *why)
+{
+	struct error note = { 0 };
+	char sentence[sizeof(note)];
+
+	protocol_fail(d->p, why);
+	close_channel(d);
+	error_set(&note, why->code, "receive", d->m->uri, "", "a source", "%s; waiting for another",
+		  error_sentence(why, sentence, sizeof(sentence)));
+	error_print(&note);
+}
+
+/*
+ * Wait for a source. Whoever else finds the port (a scanner, a health check, a source that died
+ * before it said a word) does not end the waiting.
+ */
+static int meet_source(struct destination *d, struct error *err)
+{
+	bool known = false;
+	int ret;
+
+	for (;;) {
+		ret = accept_visitor(d, err);
+		ret = ret < 0 ? ret : greet(d, &known, err);
+		if (ret == 0 || known || !d->ch || d->m->listener->once ||
+		    migration_check(d->m, NULL) < 0)
+			break;
+		send_away(d, err);
+		error_clear(err);
+	}
+	channel_listener_close(d->m->listener);
+	d->m->listener = NULL;
+	return ret;
 }
 
 struct realize {
@@ -92,7 +144,8 @@ static int build_machine(struct destination *d, const struct record *rec, struct
 	int ret = machine_tree_check(rec->meta, rec->meta_len, err);
 
 	if (ret == 0 && d->m->override) {
-		ret = d->m->override(d->m->override_opaque, rec->meta, &mine, err);
+		ret = d->m->override(d->m->override_opaque, rec->meta,
+				     channel_is_foreign(d->m->uri), &mine, err);
 		r.fdt = mine;
 	}
 	if (ret == 0) {
@@ -215,7 +268,7 @@ static void give_up(struct destination *d, const struct error *err)
 static int receive_machine(struct destination *d, struct error *err)
 {
 	struct record rec;
-	int ret = greet(d, err);
+	int ret = meet_source(d, err);
 
 	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_MACHINE, &rec, err);
 	ret = ret < 0 ? ret : build_machine(d, &rec, err);
@@ -232,17 +285,12 @@ static int receive_machine(struct destination *d, struct error *err)
 static int destination_run(struct migration *m, struct error *err)
 {
 	struct destination d = { 0 };
-	int ret = open_channel(&d, m, err);
+	int ret = allocate(&d, m, err);
 
 	ret = ret < 0 ? ret : receive_machine(&d, err);
 	if (ret < 0)
 		give_up(&d, err);
-	if (d.ch) {
-		migration_count(m, d.p);
-		migration_set_channel(m, NULL, NULL);
-		protocol_free(d.p);
-		channel_close(d.ch);
-	}
+	close_channel(&d);
 	if (d.ram)
 		ram_load_free(d.ram);
 	free(d.ram);
@@ -254,7 +302,6 @@ static void destination_ended(struct migration *m, int ret)
 {
 	if (ret == 0)
 		return;
-	error_print(&m->error);
 	m->vm->exit_status = STATUS_ERROR;
 	loop_stop(m->vm->loop);
 }

@@ -132,15 +132,16 @@ struct migration *migration_get(struct vm *vm)
 	return m;
 }
 
-/* Back on the loop thread, the migration's thread having nothing left to do. */
-static void finished(void *opaque)
+/* The migration's thread has nothing left to do, or no more than to say goodbye. */
+static void reap(struct migration *m)
 {
-	struct migration *m = opaque;
-	int ret = m->error.code;
+	int ret;
 
-	if (!m->started)
-		return;
 	join(m);
+	ret = m->error.code;
+	/* Before the event: whoever hears that finds the sentence there. */
+	if (ret < 0)
+		error_print(&m->error);
 	if (ret == 0)
 		migration_set_status(m, MIGRATION_COMPLETED);
 	else if (m->cancelled && !m->cancel_reason.code)
@@ -148,6 +149,21 @@ static void finished(void *opaque)
 	else
 		migration_set_status(m, MIGRATION_FAILED);
 	m->ended(m, ret);
+}
+
+/* Posted by the thread at its end. It may have been reaped before, and be another's time now. */
+static void finished(void *opaque)
+{
+	struct migration *m = opaque;
+
+	if (m->started && m->over)
+		reap(m);
+}
+
+/* The guest has come and may leave again, whatever the thread that brought it still has to say. */
+static bool has_arrived(const struct migration *m)
+{
+	return m->incoming && m->committing && m->vm->state != VM_INMIGRATE;
 }
 
 static void *thread(void *opaque)
@@ -166,6 +182,7 @@ static void *thread(void *opaque)
 	m->error = err;
 	if (m->stats.started_ns)
 		m->stats.total_ns = now_ns() - m->stats.started_ns;
+	m->over = true;
 	loop_post(m->vm->loop, finished, m);
 	return NULL;
 }
@@ -177,6 +194,8 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 	uint64_t timeout = m->params.timeout;
 	int ret;
 
+	if (m->started && has_arrived(m))
+		reap(m);
 	if (m->started)
 		return error_set(err, -EBUSY, "migrate", uri, "", "no migration under way",
 				 "one that is %s", migration_status_name(m->status));
@@ -191,7 +210,7 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 	m->file = strncmp(uri, "file:", 5) == 0;
 	m->run = run;
 	m->ended = ended;
-	m->cancelled = m->timed_out = m->committing = m->handed_over = false;
+	m->cancelled = m->timed_out = m->committing = m->handed_over = m->over = false;
 	m->channel = NULL;
 	error_clear(&m->error);
 	error_clear(&m->cancel_reason);

@@ -67,7 +67,7 @@ struct migration_stats {
 };
 
 /* Make of tree @fdt one that suits this host; *@out is malloc'd. The migration's thread. */
-typedef int override_fn(void *opaque, const void *fdt, void **out, struct error *err);
+typedef int override_fn(void *opaque, const void *fdt, bool foreign, void **out, struct error *err);
 
 struct migration {
 	struct vm *vm;
@@ -87,6 +87,7 @@ struct migration {
 	pthread_t thread;
 	int cancel_fd; /* eventfd, readable once cancelled */
 	_Atomic bool cancelled, timed_out;
+	_Atomic bool over;    /* the thread has done all but end */
 	pthread_mutex_t lock; /* of the next three */
 	struct channel *channel;
 	bool committing;	    /* too late to cancel */

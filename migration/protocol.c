@@ -20,7 +20,8 @@ static const struct {
 	int deadline_ms;
 } states[PROTOCOL_STATES] = {
 	[PROTOCOL_START] = { "start", 10000 },
-	[PROTOCOL_GREETED] = { "greeted", 10000 },
+	/* Half of what a source waits that has to queue behind a visitor who says nothing. */
+	[PROTOCOL_GREETED] = { "greeted", 5000 },
 	[PROTOCOL_OFFER] = { "offer", 10000 },
 	[PROTOCOL_ANSWER] = { "answer", 30000 },
 	[PROTOCOL_RAM] = { "ram", 30000 },

@@ -117,7 +117,7 @@ static int tree_from_file(struct run_options *o, void **fdt, struct error *err)
 
 	if (ret < 0)
 		return ret;
-	ret = serve_override(&o->serve, file, fdt, err);
+	ret = serve_override(&o->serve, file, false, fdt, err);
 	free(file);
 	return ret;
 }

@@ -95,11 +95,14 @@ int serve_add_devices(const struct serve_options *serve, struct machine_tree *mt
 	return 0;
 }
 
-int serve_override(const struct serve_options *serve, const void *fdt, void **out,
+int serve_override(const struct serve_options *serve, const void *fdt, bool foreign, void **out,
 		   struct error *err)
 {
+	struct tree_locals locals = { .kernel = serve->kernel,
+				      .initrd = serve->initrd,
+				      .foreign = foreign && !serve->trust_source };
 	struct machine_tree *mt;
-	void *local;
+	void *devices;
 	int ret = machine_tree_new(&mt, NULL, err);
 
 	if (ret < 0)
@@ -109,11 +112,12 @@ int serve_override(const struct serve_options *serve, const void *fdt, void **ou
 		machine_tree_free(mt);
 		return ret;
 	}
-	ret = machine_tree_finish(mt, &local, err);
+	ret = machine_tree_finish(mt, &devices, err);
 	if (ret < 0)
 		return ret;
-	ret = machine_tree_override(fdt, local, out, err);
-	free(local);
+	locals.devices = devices;
+	ret = machine_tree_override(fdt, &locals, out, err);
+	free(devices);
 	return ret;
 }
 

@@ -31,6 +31,8 @@ struct serve_options {
 	const char *on_reboot; /* "reset" or "exit" */
 	const char *on_crash;  /* "exit" or "reset" */
 	bool stay;
+	const char *kernel, *initrd; /* of receive and restore: what a reset boots */
+	bool trust_source;	     /* of receive: open what the source names */
 	struct device_args devices;
 	struct device_option_ref {
 		struct serve_options *serve;
@@ -49,8 +51,9 @@ unsigned int serve_specs(struct serve_options *serve, struct option_spec *specs)
 int serve_add_devices(const struct serve_options *serve, struct machine_tree *mt,
 		      struct error *err);
 
-/* The tree @fdt with the host-local properties that the device options say; malloc'd. */
-int serve_override(const struct serve_options *serve, const void *fdt, void **out,
+/* The tree @fdt with the host-local properties that the options say; malloc'd. @foreign: it comes
+ * from over a network, so that what it names is opened only with trust_source. */
+int serve_override(const struct serve_options *serve, const void *fdt, bool foreign, void **out,
 		   struct error *err);
 
 /*

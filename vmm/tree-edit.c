@@ -9,6 +9,7 @@
 
 #define HOST	   "host-"
 #define GUEST_ROOM 256 /* for what the guest's tree has in addition */
+#define BOOT_ROOM  128 /* for /chosen and the names of two properties */
 
 static bool is_host(const char *property)
 {
@@ -120,14 +121,105 @@ static int copy_tree(const void *fdt, size_t more, void **out, struct error *err
 			 fdt_strerror(ret));
 }
 
-int machine_tree_override(const void *fdt, const void *local, void **out, struct error *err)
+static int set_string(void *fdt, int node, const char *property, const char *value)
 {
-	int ret = copy_tree(fdt, fdt_totalsize(local), out, err);
+	return fdt_setprop(fdt, node, property, value, (int)strlen(value) + 1);
+}
 
+/* Put the files that options name into /chosen, in place of those of the former host. */
+static int override_boot(void *fdt, const struct tree_locals *locals)
+{
+	int node = fdt_path_offset(fdt, "/chosen");
+	int ret = node < 0 || !locals->foreign ? 0 : remove_host(fdt, node);
+
+	if (ret < 0 || (!locals->kernel && !locals->initrd))
+		return ret;
+	if (node < 0)
+		node = fdt_add_subnode(fdt, 0, "chosen");
+	if (locals->kernel)
+		ret = set_string(fdt, node, "host-kernel", locals->kernel);
+	if (locals->initrd)
+		ret = ret ? ret : set_string(fdt, node, "host-initrd", locals->initrd);
+	return node < 0 ? node : ret;
+}
+
+/* What names nothing that the other host could have meant to reach here. */
+static bool is_harmless(const char *value, int len)
+{
+	static const char *const words[] = { "stdio", "pty", "none", "anon", "shared", "hugetlb" };
+
+	if (len == 0)
+		return true; /* a flag */
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if ((size_t)len == strlen(words[i]) + 1 &&
+		    memcmp(value, words[i], (size_t)len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Does a node of @local have the very same property? */
+static bool is_said_here(const void *local, const char *property, const void *value, int len)
+{
+	for (int node = 0; node >= 0; node = fdt_next_node(local, node, NULL)) {
+		int ours_len;
+		const void *ours = fdt_getprop(local, node, property, &ours_len);
+
+		if (ours && ours_len == len && memcmp(ours, value, (size_t)len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Whoever reaches our port could else have us open any file, socket or network by its name. */
+static int refuse_foreign(const void *fdt, int node, const void *local, struct error *err)
+{
+	int offset, len;
+
+	fdt_for_each_property_offset (offset, fdt, node) {
+		const char *name, *value = fdt_getprop_by_offset(fdt, offset, &name, &len);
+
+		if (!value || !is_host(name) || is_harmless(value, len) ||
+		    is_said_here(local, name, value, len))
+			continue;
+		return error_set(err, -EPERM, "options", fdt_get_name(fdt, node, NULL), name,
+				 "an option of ours for it, or --trust-source",
+				 "%.*s, named by the source", len, value);
+	}
+	return 0;
+}
+
+static int apply_locals(void *fdt, const struct tree_locals *locals, struct error *err)
+{
+	int node, ret = 0;
+
+	for (node = 0; node >= 0 && ret == 0; node = fdt_next_node(locals->devices, node, NULL))
+		ret = override_node(fdt, locals->devices, node, err);
+	if (ret == 0 && (ret = override_boot(fdt, locals)) < 0)
+		error_set(err, -E2BIG, "options", "chosen", "", "a tree below 1 MiB", "%s",
+			  fdt_strerror(ret));
+	if (!locals->foreign)
+		return ret;
+	node = fdt_path_offset(fdt, "/chosen");
+	for (int n = 0; n >= 0 && ret == 0; n = fdt_next_node(fdt, n, NULL)) {
+		if (n != node)
+			ret = refuse_foreign(fdt, n, locals->devices, err);
+	}
+	return ret;
+}
+
+int machine_tree_override(const void *fdt, const struct tree_locals *locals, void **out,
+			  struct error *err)
+{
+	size_t more = fdt_totalsize(locals->devices) + BOOT_ROOM;
+	int ret;
+
+	more += locals->kernel ? strlen(locals->kernel) : 0;
+	more += locals->initrd ? strlen(locals->initrd) : 0;
+	ret = copy_tree(fdt, more, out, err);
 	if (ret < 0)
 		return ret;
-	for (int node = 0; node >= 0 && ret == 0; node = fdt_next_node(local, node, NULL))
-		ret = override_node(*out, local, node, err);
+	ret = apply_locals(*out, locals, err);
 	if (ret < 0) {
 		free(*out);
 		*out = NULL;

@@ -33,11 +33,22 @@ int machine_tree_new(struct machine_tree **out, const struct machine_options *op
 void machine_tree_free(struct machine_tree *mt);
 int machine_tree_finish(struct machine_tree *mt, void **fdt, struct error *err);
 
+/* What this host has to say of a machine that was described elsewhere. Borrowed. */
+struct tree_locals {
+	const void *devices;	     /* a tree of the device options that were given */
+	const char *kernel, *initrd; /* NULL: not given */
+	/* The tree comes from somebody who has no rights here: names of files and the like that no
+	 * option has replaced are refused, boot files forgotten. */
+	bool foreign;
+};
+
 /*
- * Replace "host-…" properties of @fdt's nodes by those of @local's, the n-th node of a class by
- * the n-th; returns a new malloc'd blob. A node of @local without counterpart is an error.
+ * Replace "host-…" properties of @fdt's nodes by those of @locals, the n-th node of a class by the
+ * n-th; returns a new malloc'd blob. A device of @locals without counterpart is an error, and what
+ * a foreign tree may not name is one (-EPERM).
  */
-int machine_tree_override(const void *fdt, const void *local, void **out, struct error *err);
+int machine_tree_override(const void *fdt, const struct tree_locals *locals, void **out,
+			  struct error *err);
 
 /* Check a blob of @size bytes from a file or a stream: a well-formed tree of this machine type. */
 int machine_tree_check(const void *fdt, size_t size, struct error *err);

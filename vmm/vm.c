@@ -165,6 +165,7 @@ static bool take_guest_requests(struct vm *vm)
 static void on_request(void *opaque, uint32_t events)
 {
 	struct vm *vm = opaque;
+	struct error err = { 0 };
 	uint64_t n;
 
 	(void)events;
@@ -173,7 +174,11 @@ static void on_request(void *opaque, uint32_t events)
 	if (atomic_fetch_and(&vm->requests, ~VM_REQUEST_QUIT) & VM_REQUEST_QUIT) {
 		vm->quit = true;
 		vm->stay = false;
-		/* A machine that has not arrived yet is no success. */
+		if (vm->state == VM_INMIGRATE) {
+			error_set(&err, -ECANCELED, "receive", "machine", "", "one to arrive",
+				  "that ferry was told to end first");
+			error_print(&err);
+		}
 		vm_end(vm, vm->state == VM_RUNNING ? VM_SHUTDOWN : vm->state,
 		       vm->state == VM_INMIGRATE ? STATUS_ERROR : STATUS_OK);
 		return;

@@ -58,13 +58,13 @@ def held(machine):
     for fd in os.listdir(folder + "fd"):
         try:
             kinds[re.sub(r"\d+", "N", os.readlink(folder + "fd/" + fd))] += 1
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass
     for thread in os.listdir(folder + "task"):
         try:
             with open(folder + "task/%s/comm" % thread) as f:
                 kinds["thread"] += not f.read().startswith("iou-")
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass
     return kinds
 
@@ -88,6 +88,22 @@ def gone(machine):
     t.check("RESUME" not in told, "the destination ran the guest; its events: %r" % told)
     for path in (machine.control, machine.serial_path, machine.uri.partition("unix:")[2]):
         t.check(not path or not os.path.exists(path), path + " was left behind")
+
+
+def waits_on(machine, *words, visit=0):
+    """Somebody who is no source came, as the @visit-th from 0, and was named; the destination listens again."""
+    t.wait_until(lambda: machine.ended() or len(machine.stderr().splitlines()) > visit, "the visitor to be named")
+    said(machine, *words, "waiting for another")
+    t.check(not machine.ended(), "the destination has ended")
+
+
+def given_up(machine, heard, *words):
+    """A destination whose source has failed has ended, too; or waits for another, if it has not @heard its HELLO."""
+    if heard:
+        gone(machine)
+        said(machine, *words)
+    else:
+        waits_on(machine, *words)
 
 
 # --- errors ----------------------------------------------------------------------------------------

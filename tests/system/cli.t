@@ -4,6 +4,7 @@
 or 2, nothing left behind."""
 
 import os
+import signal
 import re
 import sys
 
@@ -219,6 +220,17 @@ def a_guest_that_cannot_go_there_goes_on_here():
     refused(1, "save", m.control, "/no/such/place", naming="/no/such/place No such file")
     m.output = ""
     m.expect("^tick ")
+
+
+@t.test
+def told_to_end_while_it_waits():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        m = t.receive(None)
+        m.process.send_signal(number)
+        t.same(m.wait(), 1, "exit status")
+        t.check("told to end" in m.stderr() and len(m.stderr().splitlines()) == 1, "stderr: %r" % m.stderr())
+        for left in (m.control, m.uri[5:]):
+            t.check(not os.path.exists(left), left + " was left behind")
 
 
 @t.test

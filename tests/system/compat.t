@@ -16,7 +16,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
-from checks import (at_home, both_named, dirty, end, gone, held, make_disk, named_error, owns_disk, receiver, said, start, verify)
+from checks import (at_home, both_named, dirty, end, gone, held, make_disk, named_error, owns_disk, receiver, said, start, verify,
+                    waits_on)
 from wire import Node, Peer, Proxy, Record, connect, crc32c, edit, hello, message, tree_build, tree_parse
 
 PAGE = 4096
@@ -178,28 +179,74 @@ def destination_takes_nothing_out_of_order():
         root = Node()
         root.properties["compatible"] = b"x\0"
         return tree_build(root)
-    for name, meta in (("COMMIT", b""), ("STATE", tree()), ("STOPPED", message(run=1)), ("MACHINE", tree()),
-                       ("RAM", RUN.pack(0, 1, ZERO, b"")), ("LOADED", b""), ("END", b"")):
-        destination = receiver()
+    destination = receiver()
+    for visit, (name, meta) in enumerate((("COMMIT", b""), ("STATE", tree()), ("STOPPED", message(run=1)), ("MACHINE", tree()),
+                       ("RAM", RUN.pack(0, 1, ZERO, b"")), ("LOADED", b""), ("END", b""))):
         peer = Peer(connect(destination.uri))
         peer.hear("HELLO")
         peer.say(name, meta)
         peer.hear("FAILED")
         peer.close()
-        gone(destination)
-        said(destination, "HELLO", name)
+        waits_on(destination, "HELLO", name, visit=visit)
 
 
 @t.test
-def strangers_at_the_port():
-    for words in (b"GET / HTTP/1.0\r\nHost: here\r\n\r\n" + bytes(64), b"\x16\x03\x01" + bytes(200), bytes(4096), b""):
-        destination = t.receive("tcp:127.0.0.1:0")
+def strangers_at_the_port_do_not_end_the_waiting():
+    destination = t.receive("tcp:127.0.0.1:0")
+    for visit, words in enumerate((b"GET / HTTP/1.0\r\nHost: here\r\n\r\n" + bytes(64), b"\x16\x03\x01" + bytes(200), bytes(4096), b"")):
         sock = connect(destination.uri)
         sock.sendall(words)
         sock.shutdown(socket.SHUT_WR)
-        t.same(destination.wait(), 1, "exit status of the destination")
-        said(destination, "magic" if words else "closed")
+        waits_on(destination, "magic" if words else "closed", visit=visit)
         sock.close()
+    source = dirty()
+    start(source, destination.uri)
+    t.same(source.wait(), 0, "exit status of the source")
+    verify(destination)
+
+
+@t.test
+def files_that_a_source_names_over_tcp_are_not_opened():
+    disk = make_disk()
+    source = dirty("fill=2 ws=1 rate=20", "--disk", disk)
+    source.qmp.run("query-migrate")
+    before = held(source)
+    destination = t.receive("tcp:127.0.0.1:0")
+    destination.qmp.run("query-status")
+    start(source, destination.uri)
+    both_named(end(source), source, destination, "virtio-blk", "host-path", "--trust-source", disk)
+    at_home(source, before)
+    # Named here too, or trusted, it is opened. Its kernel is then known, or is not.
+    for options, boots in ((("--disk", disk), False), (("--disk", disk, "--kernel", t.GUEST), True),
+                           (("--trust-source",), True)):
+        destination = t.receive("tcp:127.0.0.1:0", *options)
+        start(source, destination.uri)
+        t.same(source.wait(), 0, "exit status of the source")
+        verify(destination)
+        source = destination
+        if boots:
+            source.qmp.run("system_reset")
+            source.expect("^dirty ready.*\n")
+    # A move by a unix socket needs none of that.
+    destination = receiver()
+    start(source, destination.uri)
+    verify(destination)
+
+
+@t.test
+def a_reset_without_a_kernel_says_what_is_missing():
+    source = dirty()
+    destination = t.receive("tcp:127.0.0.1:0")
+    destination.qmp.run("query-status")
+    start(source, destination.uri)
+    t.same(source.wait(), 0, "exit status of the source")
+    verify(destination)
+    try:
+        destination.qmp.run("system_reset")
+        raise t.Failure("a reset without a kernel succeeded")
+    except t.QmpError as e:
+        t.check("--kernel" in str(e), "the error does not name the option: %s" % e)
+    t.same(destination.wait(), 1, "exit status")
 
 
 # --- a machine that does not fit ------------------------------------------------------------------------------

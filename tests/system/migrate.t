@@ -56,6 +56,20 @@ def dirtying_guest_over_unix():
 
 
 @t.test
+def a_guest_that_has_just_come_can_leave_at_once():
+    m = dirty("fill=2 ws=1 rate=20", memory="16")
+    for _ in range(20):
+        destination = t.receive(None)
+        destination.qmp.run("query-status")
+        m.qmp.run("migrate", uri=destination.uri)
+        # Not when the thread that received it is done, but when the guest runs.
+        destination.qmp.event("RESUME")
+        m = destination
+    verify(m)
+    finish(m, "dirty")
+
+
+@t.test
 def dirtying_guest_over_tcp_4_and_6():
     hosts = ["127.0.0.1", "localhost"]
     try:

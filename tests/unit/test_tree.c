@@ -262,6 +262,13 @@ static void too_much_for_a_tree(void **state)
 	free(text);
 }
 
+static int override(const void *fdt, const void *local, bool foreign, void **out, struct error *err)
+{
+	struct tree_locals locals = { .devices = local, .foreign = foreign };
+
+	return machine_tree_override(fdt, &locals, out, err);
+}
+
 static void overriding_what_is_local(void **state)
 {
 	static const char *const local_disks[] = { "there", NULL };
@@ -272,7 +279,7 @@ static void overriding_what_is_local(void **state)
 
 	(void)state;
 	assert_int_equal(node_of(local, "test,plain", 0), -FDT_ERR_NOTFOUND);
-	assert_int_equal(machine_tree_override(fdt, local, &out, &err), 0);
+	assert_int_equal(override(fdt, local, false, &out, &err), 0);
 	assert_int_equal(machine_tree_check(out, fdt_totalsize(out), &err), 0);
 	node = node_of(out, "test,disk", 0);
 	assert_string_equal(text_of(out, node, "host-path"), "there");
@@ -287,10 +294,82 @@ static void overriding_what_is_local(void **state)
 	free(out);
 	free(local);
 	local = build(NULL, (const char *const[]){ "1", "2", "3", NULL }, NULL);
-	assert_int_equal(machine_tree_override(fdt, local, &out, &err), -ENODEV);
+	assert_int_equal(override(fdt, local, false, &out, &err), -ENODEV);
 	assert_string_equal(err.device, "test,disk");
 	assert_non_null(strstr(err.expected, "the 2 of them"));
 	assert_null(out);
+	free(local);
+	free(fdt);
+}
+
+/* Over a network nobody may name files of this host, wherever in the tree and by whatever property.
+ */
+static void foreign_trees_name_no_files(void **state)
+{
+	static const char *const both[] = { "there", "elsewhere", NULL };
+	void *fdt = build(&options, two_disks, "here"), *none = build(NULL, NULL, NULL), *out;
+	void *local = build(NULL, both, "mine");
+	struct tree_locals locals = { .devices = local, .foreign = true };
+	struct error err = { 0 };
+	int node;
+
+	(void)state;
+	assert_int_equal(override(fdt, none, true, &out, &err), -EPERM);
+	assert_null(out);
+	assert_non_null(strstr(err.expected, "--trust-source"));
+	assert_non_null(strstr(err.got, "named by the source"));
+	assert_int_equal(override(fdt, none, false, &out, &err), 0);
+	free(out);
+
+	assert_int_equal(override(fdt, local, true, &out, &err), 0);
+	node = fdt_path_offset(out, "/chosen");
+	assert_null(fdt_getprop(out, node, "host-kernel", NULL));
+	assert_null(fdt_getprop(out, node, "host-initrd", NULL));
+	assert_non_null(fdt_getprop(out, node, "bootargs", NULL));
+	assert_string_equal(text_of(out, node_of(out, "test,disk", 1), "host-path"), "elsewhere");
+	free(out);
+
+	locals.kernel = "/srv/k";
+	assert_int_equal(machine_tree_override(fdt, &locals, &out, &err), 0);
+	node = fdt_path_offset(out, "/chosen");
+	assert_string_equal(text_of(out, node, "host-kernel"), "/srv/k");
+	assert_null(fdt_getprop(out, node, "host-initrd", NULL));
+	free(out);
+	free(local);
+	free(none);
+	free(fdt);
+}
+
+/* A node that claims another class first, or none, is no way around. */
+static void foreign_trees_cannot_hide_a_name(void **state)
+{
+	void *fdt = build(&options, two_disks, "none"), *out;
+	void *local = build(NULL, two_disks, NULL);
+	struct error err = { 0 };
+	static char tree[8192];
+	static const char classes[] = "test,other\0test,disk";
+	int node;
+
+	(void)state;
+	assert_int_equal(override(fdt, local, true, &out, &err), 0);
+	free(out);
+	assert_int_equal(fdt_open_into(fdt, tree, sizeof(tree)), 0);
+	node = node_of(tree, "test,disk", 0);
+	assert_int_equal(fdt_setprop_string(tree, node, "host-path", "/etc/shadow"), 0);
+	assert_int_equal(fdt_setprop(tree, node, "compatible", classes, sizeof(classes)), 0);
+	err.code = override(tree, local, true, &out, NULL);
+	/* Either it was replaced by ours, or it is refused. */
+	if (err.code == 0) {
+		node = node_of(out, "test,disk", 0);
+		assert_string_not_equal(text_of(out, node, "host-path"), "/etc/shadow");
+		free(out);
+	}
+	assert_int_equal(fdt_open_into(fdt, tree, sizeof(tree)), 0);
+	node = fdt_add_subnode(tree, 0, "trojan");
+	assert_int_equal(fdt_setprop_string(tree, node, "host-anything", "/etc/shadow"), 0);
+	error_clear(&err);
+	assert_int_equal(override(tree, local, true, &out, &err), -EPERM);
+	assert_string_equal(err.device, "trojan");
 	free(local);
 	free(fdt);
 }
@@ -434,7 +513,7 @@ static void every_single_byte_changed(void **state)
 		edited[i] = (char)(edited[i] ^ (i % 3 ? 0x80 : 1));
 		if (machine_tree_check(edited, size, NULL) < 0)
 			continue;
-		if (machine_tree_override(edited, local, &out, NULL) == 0)
+		if (override(edited, local, i % 2, &out, NULL) == 0)
 			free(out);
 		if (machine_tree_for_guest(edited, 1, 1, &out, NULL) == 0)
 			free(out);
@@ -537,6 +616,8 @@ int main(void)
 		cmocka_unit_test(errors_stick),
 		cmocka_unit_test(too_much_for_a_tree),
 		cmocka_unit_test(overriding_what_is_local),
+		cmocka_unit_test(foreign_trees_name_no_files),
+		cmocka_unit_test(foreign_trees_cannot_hide_a_name),
 		cmocka_unit_test(no_host_in_the_guests_tree),
 		cmocka_unit_test(checking_the_shape),
 		cmocka_unit_test(checking_memory),
