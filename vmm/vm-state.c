@@ -67,11 +67,19 @@ int vm_save_state(struct vm *vm, void **out, struct error *err)
 	return error_set(err, -ENOMEM, "save", "state", "", "memory for the state tree", "none");
 }
 
-/* A node that no device of this machine answers to is an error, unless marked by '?'. */
+/* What no device of this machine answers to is an error, unless marked by '?'. */
 static int check_nodes(struct vm *vm, const void *fdt, struct error *err)
 {
-	int node;
+	int node, offset;
 
+	fdt_for_each_property_offset (offset, fdt, 0) {
+		const char *name;
+
+		if (fdt_getprop_by_offset(fdt, offset, &name, NULL) && name[0] != '?' &&
+		    strcmp(name, "version") != 0)
+			return error_set(err, -EINVAL, "load", "state", name,
+					 "a field that this build knows", "another");
+	}
 	fdt_for_each_subnode (node, fdt, 0) {
 		const char *name = fdt_get_name(fdt, node, NULL);
 		struct device *dev = vm->devices;

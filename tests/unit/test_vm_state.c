@@ -250,9 +250,13 @@ static void nodes_must_be_those_of_the_machine(void **state)
 	fdt = saved(m);
 	fdt_del_node(fdt, node_of(fdt, "clock"));
 	refused(m, fdt, "clock", "");
+	fdt = saved(m);
+	fdt_setprop_u32(fdt, 0, "colour", 1);
+	refused(m, fdt, "state", "colour");
 
 	fdt = saved(m);
 	fdt_add_subnode(fdt, 0, "?gpu");
+	fdt_setprop_u32(fdt, 0, "?colour", 1);
 	assert_int_equal(load(m, fdt, &applied, &err), 0);
 	assert_true(applied);
 	free(fdt);
