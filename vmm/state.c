@@ -232,11 +232,24 @@ static int load_property(const struct load *l, const struct field *f, void *stat
 
 static int load_node(const struct load *l, void *state);
 
+/* The element is most likely what follows the one @before, since state_save writes them in a row;
+ * searching for each by name would take a time of n² in the middle of a blackout. */
+static int find_element(const struct load *l, int before, const char *name)
+{
+	int next =
+		before < 0 ? fdt_first_subnode(l->fdt, l->node) : fdt_next_subnode(l->fdt, before);
+	const char *found = next < 0 ? NULL : fdt_get_name(l->fdt, next, NULL);
+
+	if (found && strcmp(found, name) == 0)
+		return next;
+	return fdt_subnode_offset(l->fdt, l->node, name);
+}
+
 static int load_structs(const struct load *l, const struct field *f, void *state)
 {
 	size_t n = used_count(f, state);
 	char name[NAME_MAX_LEN];
-	int ret = check_count(l, f, n);
+	int ret = check_count(l, f, n), node = -1;
 
 	for (size_t i = 0; i < n && ret == 0; i++) {
 		struct load sub = *l;
@@ -244,9 +257,10 @@ static int load_structs(const struct load *l, const struct field *f, void *state
 		element_name(name, f, i);
 		snprintf(sub.prefix, sizeof(sub.prefix), "%.30s%.30s.", l->prefix, name);
 		sub.fields = f->sub;
-		sub.node = fdt_subnode_offset(l->fdt, l->node, name);
-		if (sub.node < 0)
+		node = find_element(l, node, name);
+		if (node < 0)
 			return refuse(l, name, "a node", "none");
+		sub.node = node;
 		ret = load_node(&sub, (char *)state + f->offset + i * f->size);
 	}
 	return ret;
@@ -280,11 +294,34 @@ static bool is_element(const struct load *l, const char *name, const void *state
 	return false;
 }
 
-/* What is there must be known, once, or marked by '?'. */
+/* Are there as many names as there must be? Not counting those marked by '?'. */
+static bool count_is_right(const struct load *l, const void *state)
+{
+	size_t wanted = 0, found = 0;
+	const char *name;
+	int offset;
+
+	for (const struct field *f = l->fields; f->type != FIELD_END; f++) {
+		if (has(l, f))
+			wanted += f->type == FIELD_STRUCT ? used_count(f, state) : 1;
+	}
+	fdt_for_each_property_offset (offset, l->fdt, l->node)
+		found += fdt_getprop_by_offset(l->fdt, offset, &name, NULL) && name[0] != '?';
+	fdt_for_each_subnode (offset, l->fdt, l->node) {
+		name = fdt_get_name(l->fdt, offset, NULL);
+		found += name && name[0] != '?';
+	}
+	return found == wanted;
+}
+
+/* What is there must be known, once, or marked by '?'. All that is wanted has been found: if there
+ * are as many, there is nothing else. If not, find out what it is. */
 static int check_names(const struct load *l, const void *state)
 {
 	int offset, len;
 
+	if (count_is_right(l, state))
+		return 0;
 	fdt_for_each_property_offset (offset, l->fdt, l->node) {
 		const char *name;
 		const void *value = fdt_getprop_by_offset(l->fdt, offset, &name, &len);
