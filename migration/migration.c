@@ -210,7 +210,8 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 	m->file = strncmp(uri, "file:", 5) == 0;
 	m->run = run;
 	m->ended = ended;
-	m->cancelled = m->timed_out = m->committing = m->handed_over = m->over = false;
+	m->cancelled = m->timed_out = m->over = false;
+	m->committing = m->handed_over = false;
 	m->channel = NULL;
 	error_clear(&m->error);
 	error_clear(&m->cancel_reason);
