@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The host's side of a character device: the descriptors behind "stdio", "file:PATH", "pty",
- * "unix:PATH" and "none". Only devices/chardev.c uses this.
+ * "unix:PATH" and "none". Only chardev.c and chardev-flow.c use this.
  */
 #ifndef DEVICES_CHARDEV_HOST_H
 #define DEVICES_CHARDEV_HOST_H

@@ -1,51 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * Character devices: two buffers between a device and the host.
- *
- * Whatever happens (the guest wrote, the device has room, a descriptor is ready, the machine runs
- * on) leads to pump() on the loop thread, which moves all that can be moved and then arms just the
- * watches of what it still waits for.
- */
+/* Character devices: two buffers that migrate, and their life. chardev-flow.c moves the bytes. */
 #include "devices/chardev.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
-#include "devices/chardev-host.h"
-#include "vmm/vm.h"
+#include "devices/chardev-flow.h"
 
-#define CTRL(c)	  ((c)&0x1f)
 #define DROP_STEP 4096U
-
-struct chardev {
-	struct device *dev;
-	const struct chardev_ops *ops;
-	struct chardev_state *state;
-	struct chardev_host host;
-
-	bool running; /* between start and stop: state and host may exchange bytes */
-	bool owned;   /* what is in state->out is ours to print */
-	bool gone;    /* output has failed for good and is discarded */
-	bool refused; /* chardev_write() took less than it was given */
-	bool kicked;  /* the loop will call pump() anyway */
-	bool escaped; /* Ctrl-A was typed */
-
-	bool readable;	/* EPOLLIN was seen since the last read */
-	bool in_polled; /* the input can be watched; a regular file cannot */
-	bool blocked;	/* the host takes no more output for now */
-
-	/* Typed while stopped: state->in must not change then, but Ctrl-A x must work. */
-	uint32_t n_held;
-	uint8_t held[64];
-
-	int kick; /* eventfd: calls pump() on the loop thread */
-	struct loop_fd *kick_watch, *listen_watch, *in_watch, *out_watch;
-};
 
 #define KEEP(n, t, bytes, elements, of, most)                                                      \
 	{                                                                                          \
@@ -62,245 +25,10 @@ const struct field chardev_fields[] = {
 	FIELDS_END,
 };
 
-/* Drop the first @n of @len bytes. */
-static void shift(uint8_t *buf, uint32_t *len, size_t n)
+void chardev_shift(uint8_t *buf, uint32_t *len, size_t n)
 {
 	*len -= (uint32_t)n;
 	memmove(buf, buf + n, *len);
-}
-
-static void kick(struct chardev *cd)
-{
-	uint64_t one = 1;
-
-	if (cd->kicked)
-		return;
-	/* An eventfd that is full wakes the loop as well. */
-	cd->kicked = write(cd->kick, &one, sizeof(one)) == sizeof(one) || errno == EAGAIN;
-}
-
-/* Have a watch exactly while one is wanted: an idle one would report hang-ups without end. */
-static int arm(struct chardev *cd, struct loop_fd **watch, bool wanted, int fd, uint32_t events,
-	       loop_fd_fn fn)
-{
-	if (wanted && !*watch)
-		return loop_fd_add(device_loop(cd->dev), fd, events, fn, cd, watch);
-	if (!wanted && *watch) {
-		loop_fd_del(*watch);
-		*watch = NULL;
-	}
-	return 0;
-}
-
-/* Before a descriptor is closed. */
-static void disarm(struct chardev *cd)
-{
-	arm(cd, &cd->listen_watch, false, -1, 0, NULL);
-	arm(cd, &cd->out_watch, false, -1, 0, NULL);
-	arm(cd, &cd->in_watch, false, -1, 0, NULL);
-}
-
-static void input_ended(struct chardev *cd)
-{
-	disarm(cd);
-	chardev_host_close_in(&cd->host);
-}
-
-static void output_failed(struct chardev *cd)
-{
-	disarm(cd);
-	cd->blocked = false;
-	if (cd->host.listener < 0) {
-		fprintf(stderr, "ferry: %s: output failed: %s; the rest is discarded\n",
-			cd->dev->name, strerror(errno));
-		cd->gone = true;
-		cd->state->out_len = 0;
-	}
-	chardev_host_close_out(&cd->host);
-}
-
-static void write_out(struct chardev *cd)
-{
-	struct chardev_state *s = cd->state;
-
-	while (s->out_len > 0 && cd->host.out >= 0 && !cd->blocked) {
-		ssize_t n = chardev_host_write(&cd->host, s->out, s->out_len);
-
-		if (n >= 0)
-			shift(s->out, &s->out_len, (size_t)n);
-		else if (errno == EAGAIN)
-			cd->blocked = true;
-		else if (errno != EINTR)
-			output_failed(cd);
-	}
-}
-
-static void help(void)
-{
-	static const char text[] = "\r\n"
-				   "Ctrl-A x       end ferry\r\n"
-				   "Ctrl-A h       this help\r\n"
-				   "Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
-
-	fputs(text, stderr);
-}
-
-/* Whether the byte is for the guest. */
-static bool filter_escape(struct chardev *cd, uint8_t c)
-{
-	bool was_escaped = cd->escaped;
-
-	if (!cd->host.escapes)
-		return true;
-	cd->escaped = !was_escaped && c == CTRL('a');
-	if (!was_escaped)
-		return c != CTRL('a');
-	if (c == 'x')
-		vm_request(cd->dev->vm, VM_REQUEST_QUIT);
-	else if (c == 'h')
-		help();
-	return c == CTRL('a');
-}
-
-/* Where input goes now, and how much of it. */
-static uint8_t *input_room(struct chardev *cd, uint32_t **len, size_t *room)
-{
-	if (cd->running) {
-		*len = &cd->state->in_len;
-		*room = sizeof(cd->state->in) - **len;
-		return cd->state->in;
-	}
-	*len = &cd->n_held;
-	*room = cd->host.escapes ? sizeof(cd->held) - **len : 0;
-	return cd->held;
-}
-
-static void read_in(struct chardev *cd)
-{
-	uint32_t *len;
-	size_t room;
-	uint8_t *in = input_room(cd, &len, &room);
-	uint8_t *from = in + *len;
-	ssize_t n;
-
-	if (cd->host.in < 0 || room == 0 || !cd->readable)
-		return;
-	cd->readable = !cd->in_polled;
-	n = read(cd->host.in, from, room);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0)
-		input_ended(cd);
-	for (ssize_t i = 0; i < n; i++) {
-		if (filter_escape(cd, from[i]))
-			in[(*len)++] = from[i];
-	}
-}
-
-static void deliver(struct chardev *cd)
-{
-	struct chardev_state *s = cd->state;
-	size_t n;
-
-	while (cd->running && s->in_len > 0) {
-		n = cd->ops->receive(cd->dev, s->in, s->in_len);
-		if (n == 0)
-			return;
-		shift(s->in, &s->in_len, n);
-	}
-}
-
-static void on_in(void *opaque, uint32_t events);
-static void on_out(void *opaque, uint32_t events);
-static void on_client(void *opaque, uint32_t events);
-
-static void arm_all(struct chardev *cd)
-{
-	bool connected = cd->host.in >= 0;
-	uint32_t *len;
-	size_t room;
-	bool want_in;
-
-	input_room(cd, &len, &room);
-	want_in = connected && room > 0;
-	arm(cd, &cd->listen_watch, cd->host.listener >= 0 && !connected, cd->host.listener, EPOLLIN,
-	    on_client);
-	arm(cd, &cd->out_watch, cd->running && cd->blocked, cd->host.out, EPOLLOUT, on_out);
-	/* epoll refuses what is always readable: regular files and /dev/null. */
-	if (arm(cd, &cd->in_watch, want_in && cd->in_polled, cd->host.in, EPOLLIN, on_in) < 0)
-		cd->in_polled = false, cd->readable = true;
-	if (want_in && !cd->in_polled)
-		kick(cd);
-}
-
-static bool nobody_reads(const struct chardev *cd)
-{
-	return cd->host.out < 0 || cd->host.lossy;
-}
-
-static void pump(struct chardev *cd)
-{
-	read_in(cd);
-	deliver(cd);
-	if (cd->running)
-		write_out(cd);
-	if (cd->running && cd->refused &&
-	    (nobody_reads(cd) || cd->state->out_len < sizeof(cd->state->out))) {
-		cd->refused = false;
-		cd->ops->writable(cd->dev);
-	}
-	arm_all(cd);
-}
-
-static void on_in(void *opaque, uint32_t events)
-{
-	struct chardev *cd = opaque;
-
-	(void)events;
-	pthread_mutex_lock(&cd->dev->lock);
-	cd->readable = true;
-	pump(cd);
-	pthread_mutex_unlock(&cd->dev->lock);
-}
-
-static void on_out(void *opaque, uint32_t events)
-{
-	struct chardev *cd = opaque;
-
-	(void)events;
-	pthread_mutex_lock(&cd->dev->lock);
-	cd->blocked = false;
-	pump(cd);
-	pthread_mutex_unlock(&cd->dev->lock);
-}
-
-static void on_client(void *opaque, uint32_t events)
-{
-	struct chardev *cd = opaque;
-
-	(void)events;
-	pthread_mutex_lock(&cd->dev->lock);
-	if (chardev_host_accept(&cd->host)) {
-		cd->in_polled = true;
-		cd->readable = false;
-		cd->blocked = false;
-	}
-	pump(cd);
-	pthread_mutex_unlock(&cd->dev->lock);
-}
-
-static void on_kick(void *opaque, uint32_t events)
-{
-	struct chardev *cd = opaque;
-	uint64_t n;
-
-	(void)events;
-	pthread_mutex_lock(&cd->dev->lock);
-	if (read(cd->kick, &n, sizeof(n)) == sizeof(n)) {
-		cd->kicked = false;
-		pump(cd);
-	}
-	pthread_mutex_unlock(&cd->dev->lock);
 }
 
 /* Make room for @len bytes, of which there are at most CHARDEV_OUT, by forgetting the oldest. */
@@ -311,7 +39,7 @@ static void drop_oldest(struct chardev_state *s, size_t len)
 
 	if (drop > 0 && drop < DROP_STEP)
 		drop = DROP_STEP;
-	shift(s->out, &s->out_len, drop < s->out_len ? drop : s->out_len);
+	chardev_shift(s->out, &s->out_len, drop < s->out_len ? drop : s->out_len);
 }
 
 size_t chardev_write(struct chardev *cd, const void *data, size_t len)
@@ -321,7 +49,7 @@ size_t chardev_write(struct chardev *cd, const void *data, size_t len)
 
 	if (cd->gone)
 		return len;
-	if (nobody_reads(cd))
+	if (chardev_nobody_reads(cd))
 		drop_oldest(s, n);
 	if (n > sizeof(s->out) - s->out_len)
 		n = sizeof(s->out) - s->out_len;
@@ -329,14 +57,14 @@ size_t chardev_write(struct chardev *cd, const void *data, size_t len)
 	s->out_len += (uint32_t)n;
 	cd->refused = n < len;
 	if (cd->refused || !cd->blocked)
-		kick(cd);
+		chardev_kick(cd);
 	return n;
 }
 
 void chardev_poke(struct chardev *cd)
 {
 	if (cd->state->in_len > 0)
-		kick(cd);
+		chardev_kick(cd);
 }
 
 int chardev_check(const char *spec, const char *option, struct error *err)
@@ -364,81 +92,23 @@ int chardev_open(struct chardev **out, struct device *dev, const char *spec,
 		return ret;
 	}
 	cd->gone = cd->host.out < 0 && cd->host.listener < 0;
-	cd->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ret = cd->kick < 0 ? -errno : 0;
-	if (ret == 0)
-		ret = loop_fd_add(device_loop(dev), cd->kick, EPOLLIN, on_kick, cd,
-				  &cd->kick_watch);
+	ret = chardev_flow_open(cd);
 	if (ret < 0) {
 		chardev_close(cd);
 		return error_set(err, ret, "realize", dev->name, "", "an eventfd", "%s",
 				 strerror(-ret));
 	}
-	arm_all(cd);
 	*out = cd;
 	return 0;
-}
-
-/* Who ends ferry wants to see the last words, but not to wait for a reader that stands still. */
-static void linger(struct chardev *cd)
-{
-	struct pollfd p = { .fd = cd->host.out, .events = POLLOUT };
-
-	cd->blocked = false;
-	write_out(cd);
-	while (cd->blocked && !cd->host.lossy && poll(&p, 1, CHARDEV_LINGER_MS) > 0) {
-		cd->blocked = false;
-		write_out(cd);
-	}
 }
 
 void chardev_close(struct chardev *cd)
 {
 	if (!cd)
 		return;
-	if (cd->owned)
-		linger(cd);
-	disarm(cd);
-	arm(cd, &cd->kick_watch, false, -1, 0, NULL);
+	chardev_flow_close(cd);
 	chardev_host_close(&cd->host);
-	if (cd->kick >= 0)
-		close(cd->kick);
 	free(cd);
-}
-
-void chardev_stop(struct chardev *cd)
-{
-	if (!cd)
-		return;
-	pthread_mutex_lock(&cd->dev->lock);
-	if (cd->running)
-		write_out(cd);
-	cd->running = false;
-	arm_all(cd);
-	pthread_mutex_unlock(&cd->dev->lock);
-}
-
-void chardev_start(struct chardev *cd)
-{
-	struct chardev_state *s;
-
-	if (!cd)
-		return;
-	s = cd->state;
-	pthread_mutex_lock(&cd->dev->lock);
-	cd->running = true;
-	if (cd->gone)
-		s->out_len = 0;
-	/* What does not fit was typed at a guest that has not read its last 4 KiB either. */
-	if (cd->n_held <= sizeof(s->in) - s->in_len) {
-		memcpy(s->in + s->in_len, cd->held, cd->n_held);
-		s->in_len += cd->n_held;
-	}
-	cd->n_held = 0;
-	/* The device may wait for room that an earlier run, or the source, did not have. */
-	cd->refused = true;
-	pump(cd);
-	pthread_mutex_unlock(&cd->dev->lock);
 }
 
 static void set_owned(struct chardev *cd, bool owned)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Registers and state of the 16550A of devices/serial.c, for it and its test. Names are those of
- * the data sheet (National Semiconductor PC16550D, June 1995, section 8). */
+/*
+ * The 16550A as serial.c, serial-regs.c and their tests see it. Names are those of the data sheet
+ * (National Semiconductor PC16550D, June 1995, section 8).
+ */
 #ifndef DEVICES_SERIAL_H
 #define DEVICES_SERIAL_H
 
@@ -82,5 +84,13 @@ struct serial {
 	uint32_t gsi;
 	bool level; /* of the interrupt line */
 };
+
+/* Of serial-regs.c: what the device class of serial.c is made of. */
+extern const struct field serial_fields[];
+extern const struct bus_ops serial_bus_ops;
+extern const struct chardev_ops serial_chardev_ops;
+void serial_reset(struct device *dev);
+int serial_check(struct device *dev, const void *staged, struct error *err);
+int serial_post_load(struct device *dev, struct error *err);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The event loop: epoll for descriptors, one timerfd for all timers, one eventfd for wake-ups. */
+/* The event loop: epoll for descriptors, one eventfd for wake-ups; loop-timer.c has the timers. */
 #include "vmm/loop.h"
 
 #include <errno.h>
@@ -7,13 +7,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
-#define BATCH  16
-#define NEVER  INT64_MAX
-#define SECOND 1000000000LL
+#include "vmm/loop-timer.h"
+
+#define BATCH 16
 
 struct loop_fd {
 	struct loop *loop;
@@ -22,14 +20,6 @@ struct loop_fd {
 	loop_fd_fn fn; /* NULL once deleted */
 	void *opaque;
 	struct loop_fd *next_dead;
-};
-
-struct loop_timer {
-	struct loop *loop;
-	int64_t deadline; /* ns of CLOCK_MONOTONIC, NEVER when disarmed */
-	loop_fn fn;
-	void *opaque;
-	struct loop_timer *next;
 };
 
 /* Something to run on the loop thread: on the heap for loop_post, on a stack for loop_call. */
@@ -41,28 +31,19 @@ struct post {
 };
 
 struct loop {
-	int epoll_fd, wake_fd, timer_fd;
+	int epoll_fd, wake_fd;
+	struct loop_timers timers;
 	_Atomic pthread_t thread;
 	_Atomic bool stop;
 
-	bool dispatching;	   /* between epoll_wait and the last callback of its batch */
-	struct loop_fd *dead;	   /* deleted meanwhile, freed after the batch */
-	struct loop_timer *timers; /* armed ones, earliest first */
-	int64_t armed;		   /* what the timerfd is set to */
+	bool dispatching;     /* between epoll_wait and the last callback of its batch */
+	struct loop_fd *dead; /* deleted meanwhile, freed after the batch */
 
 	pthread_mutex_t lock; /* of the rest */
 	pthread_cond_t called;
 	bool running;
 	struct post *posts, **posts_tail;
 };
-
-static int64_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * SECOND + ts.tv_nsec;
-}
 
 static void wake(struct loop *loop)
 {
@@ -74,7 +55,7 @@ static void wake(struct loop *loop)
 	errno = saved;
 }
 
-/* Both wake_fd and timer_fd are read by this: the value does not matter, that it is gone does. */
+/* Of wake_fd and of the timerfd: the value does not matter, that it is gone does. */
 static void drain(int fd)
 {
 	uint64_t count;
@@ -99,18 +80,17 @@ int loop_create(struct loop **out, struct error *err)
 	if (!loop)
 		return error_set(err, -ENOMEM, "start", "event loop", "", "memory", "none");
 	loop->posts_tail = &loop->posts;
-	loop->armed = NEVER;
 	atomic_init(&loop->thread, pthread_self());
 	pthread_mutex_init(&loop->lock, NULL);
 	pthread_cond_init(&loop->called, NULL);
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (loop->epoll_fd < 0 || loop->wake_fd < 0 || loop->timer_fd < 0)
+	loop_timers_init(&loop->timers);
+	if (loop->epoll_fd < 0 || loop->wake_fd < 0 || loop->timers.fd < 0)
 		ret = -errno;
 	else if ((ret = epoll_update(loop, EPOLL_CTL_ADD, loop->wake_fd, EPOLLIN,
 				     &loop->wake_fd)) == 0)
-		ret = epoll_update(loop, EPOLL_CTL_ADD, loop->timer_fd, EPOLLIN, &loop->timer_fd);
+		ret = epoll_update(loop, EPOLL_CTL_ADD, loop->timers.fd, EPOLLIN, &loop->timers);
 	if (ret < 0) {
 		loop_destroy(loop);
 		errno = -ret;
@@ -149,7 +129,7 @@ void loop_destroy(struct loop *loop)
 	}
 	close_fd(loop->epoll_fd);
 	close_fd(loop->wake_fd);
-	close_fd(loop->timer_fd);
+	close_fd(loop->timers.fd);
 	pthread_cond_destroy(&loop->called);
 	pthread_mutex_destroy(&loop->lock);
 	free(loop);
@@ -206,81 +186,9 @@ void loop_fd_del(struct loop_fd *lfd)
 		free_dead(loop);
 }
 
-static void timer_unlink(struct loop_timer *timer)
-{
-	struct loop_timer **p = &timer->loop->timers;
-
-	if (timer->deadline == NEVER)
-		return;
-	while (*p != timer)
-		p = &(*p)->next;
-	*p = timer->next;
-	timer->deadline = NEVER;
-}
-
 int loop_timer_add(struct loop *loop, loop_fn fn, void *opaque, struct loop_timer **out)
 {
-	struct loop_timer *timer = calloc(1, sizeof(*timer));
-
-	*out = timer;
-	if (!timer)
-		return -ENOMEM;
-	timer->loop = loop;
-	timer->fn = fn;
-	timer->opaque = opaque;
-	timer->deadline = NEVER;
-	return 0;
-}
-
-void loop_timer_set(struct loop_timer *timer, int64_t ns)
-{
-	struct loop_timer **p = &timer->loop->timers;
-
-	timer_unlink(timer);
-	if (ns < 0 || __builtin_add_overflow(now(), ns, &timer->deadline)) {
-		timer->deadline = NEVER;
-		return;
-	}
-	while (*p && (*p)->deadline <= timer->deadline)
-		p = &(*p)->next;
-	timer->next = *p;
-	*p = timer;
-}
-
-void loop_timer_del(struct loop_timer *timer)
-{
-	if (!timer)
-		return;
-	timer_unlink(timer);
-	free(timer);
-}
-
-/* Called before every wait, so that setting a timer costs no system call of its own. */
-static void arm_timerfd(struct loop *loop)
-{
-	int64_t first = loop->timers ? loop->timers->deadline : NEVER;
-	struct itimerspec spec = { 0 };
-
-	if (first == loop->armed)
-		return;
-	if (first != NEVER) {
-		spec.it_value.tv_sec = first / SECOND;
-		spec.it_value.tv_nsec = first % SECOND;
-	}
-	timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
-	loop->armed = first;
-}
-
-static void run_timers(struct loop *loop)
-{
-	int64_t until = now();
-
-	while (loop->timers && loop->timers->deadline <= until) {
-		struct loop_timer *timer = loop->timers;
-
-		timer_unlink(timer);
-		timer->fn(timer->opaque); /* which may delete it */
-	}
+	return loop_timers_add(&loop->timers, fn, opaque, out);
 }
 
 static void add_post(struct loop *loop, struct post *post)
@@ -355,10 +263,9 @@ static void dispatch(struct loop *loop, const struct epoll_event *ev)
 		pthread_mutex_lock(&loop->lock);
 		run_posts(loop, false);
 		pthread_mutex_unlock(&loop->lock);
-	} else if (ev->data.ptr == &loop->timer_fd) {
-		drain(loop->timer_fd);
-		loop->armed = NEVER;
-		run_timers(loop);
+	} else if (ev->data.ptr == &loop->timers) {
+		drain(loop->timers.fd);
+		loop_timers_run(&loop->timers);
 	} else if (lfd->fn && lfd->events) {
 		uint32_t events = ev->events & (lfd->events | EPOLLERR | EPOLLHUP);
 
@@ -378,7 +285,7 @@ void loop_run(struct loop *loop)
 	while (!atomic_load(&loop->stop)) {
 		int n;
 
-		arm_timerfd(loop);
+		loop_timers_arm(&loop->timers);
 		n = epoll_wait(loop->epoll_fd, events, BATCH, -1);
 		loop->dispatching = true;
 		for (int i = 0; i < n; i++)

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A virtio disk as virtio-blk.c and virtio-blk-request.c see it; for these two only. */
+#ifndef DEVICES_VIRTIO_BLK_H
+#define DEVICES_VIRTIO_BLK_H
+
+#include <linux/virtio_blk.h>
+
+#include "devices/disk.h"
+#include "devices/virtio.h"
+
+/* Limits of one request, in sectors. Writing zeroes may mean to write them. */
+#define BLK_MAX_DISCARD	     (1U << 22)
+#define BLK_MAX_WRITE_ZEROES (1U << 15)
+
+struct blk_state {
+	struct virtio_state virtio;
+	bool writethrough; /* the inverse of config.writeback (5.2.5) */
+};
+
+struct blk_request {
+	struct disk_request io; /* first */
+	struct virtio_blk *blk;
+	uint64_t status_gpa; /* of the byte that tells the driver how it went */
+	struct virtq_chain chain;
+};
+
+struct virtio_blk {
+	struct virtio_device vd;
+	struct blk_state state;
+	struct disk disk;
+	struct loop_fd *watch;
+	struct virtio_blk_config config;
+	char id[VIRTIO_BLK_ID_BYTES];
+	struct blk_request *requests; /* as many as the queue has entries */
+	uint16_t *free;		      /* stack of the indices of those not in use */
+	unsigned int n_requests, n_free;
+};
+
+/* Start what the driver has queued: handle_queue of struct virtio_ops. */
+void blk_handle_queue(struct virtio_device *vd, unsigned int q);
+/* Answer what the host has done. Loop thread; @opaque is the struct virtio_blk. */
+void blk_on_disk(void *opaque, uint32_t events);
+
+#endif
