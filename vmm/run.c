@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/arch.h"
 #include "vmm/command.h"
 #include "vmm/tree.h"
 #include "vmm/vm.h"
@@ -59,6 +60,7 @@ STRING_SETTER(kernel)
 STRING_SETTER(initrd)
 STRING_SETTER(cmdline)
 STRING_SETTER(name)
+STRING_SETTER(cpu)
 
 static int set_backing(void *opaque, const char *value, struct error *err)
 {
@@ -83,6 +85,7 @@ static unsigned int run_specs(struct run_options *o, struct option_spec *specs)
 		{ "memory-backing", "KIND", "anon, hugetlb or shared (default anon)", set_backing,
 		  o },
 		{ "cpus", "N", "vCPUs, 1 to 32 (default 1)", set_cpus, o },
+		{ "cpu", "MODEL", arch_cpu_help(), set_cpu, o },
 		{ "name", "NAME", "a name for the machine", set_name, o },
 		{ "paused", NULL, "do not start the vCPUs", option_set_flag, &o->paused },
 		{ "dump-dtb", "FILE", "write the machine tree and end ('-': stdout)",

@@ -361,6 +361,8 @@ int machine_tree_finish(struct machine_tree *mt, void **out, struct error *err)
 	if (ret == 0 && (ret = write_tree(mt, fdt)) < 0)
 		ret = error_set(err, -E2BIG, "options", "machine tree", "", "a tree below 1 MiB",
 				"%s", fdt_strerror(ret));
+	if (ret == 0 && mt->opt && mt->opt->cpu)
+		ret = arch_tree_cpu(fdt, TREE_MAX_SIZE, mt->opt->cpu, err);
 	if (ret == 0 && mt->opt)
 		ret = machine_tree_check(fdt, fdt_totalsize(fdt), err);
 	machine_tree_free(mt);

@@ -20,6 +20,7 @@ struct machine_tree;
 struct machine_options {
 	uint64_t memory; /* bytes */
 	unsigned int cpus;
+	const char *cpu;     /* the CPU model, as --cpu takes it; NULL: the default */
 	const char *backing; /* "anon", "hugetlb", "shared" */
 	const char *kernel, *initrd, *cmdline, *name;
 };

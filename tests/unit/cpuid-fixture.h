@@ -64,7 +64,7 @@ static inline void make_host(struct cpuid_table *t)
 	add_entry(t, 0xb, 0, sub, 1, 2, 0x100, 2);
 	add_entry(t, 0xb, 1, sub, 2, 4, 0x201, 2);
 	add_entry(t, 0xd, 0, sub, 0x2e7, 2696, 2696, 0);
-	add_entry(t, 0xd, 1, sub, 0xf, 2440, 0x1800, 0);
+	add_entry(t, 0xd, 1, sub, 0xf, 2480, 0x1800, 0);
 	add_entry(t, 0xd, 2, sub, 256, 576, 0, 0);
 	add_entry(t, 0xd, 5, sub, 64, 1088, 0, 0);
 	add_entry(t, 0xd, 6, sub, 512, 1152, 0, 0);

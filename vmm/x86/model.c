@@ -15,7 +15,7 @@
 #define BASIC_LEAVES 0xdU
 #define EXT_LEAVES   0x80000008U
 /* What every processor of these levels has; a guest that was shown more could not go there. */
-#define PHYS_BITS 40U
+#define ADDRESS_BITS 0x3028U /* 48 linear, 40 physical */
 
 /* A bit by its name is easier to check against the psABI than a mask. */
 static const char *const v2_features[] = {
@@ -99,17 +99,28 @@ static bool component_left(const struct cpuid_table *table, const struct kvm_cpu
 	return e->function != 0xd || e->index < 2 || (e->index < 32 && *components >> e->index & 1);
 }
 
-/* Bring features, components and sizes of leaf 0xd into line with each other. */
-static void fix_xsave(struct cpuid_table *table)
+/* Size of an area with all @components, in the standard format or the compacted one (SDM volume 1,
+ * 13.4.2 and 13.4.3); sub-leaf n tells size, offset and whether the compacted format aligns it. */
+static uint32_t area_size(const struct cpuid_table *table, uint32_t components, bool compacted)
 {
-	struct kvm_cpuid_entry2 *user = cpuid_find(table, 0xd, 0),
-				*super = cpuid_find(table, 0xd, 1);
-	uint32_t components, size = XSAVE_LEGACY;
+	uint32_t size = XSAVE_LEGACY;
 
-	if (!user)
-		return;
-	if (!feature_has(table, "xsave"))
-		user->eax = user->edx = 0;
+	for (uint32_t i = 2; i < 32; i++) {
+		const struct kvm_cpuid_entry2 *e = cpuid_entry(table, 0xd, i);
+		uint32_t at;
+
+		if (!e || !(components >> i & 1))
+			continue;
+		at = !compacted ? e->ebx : e->ecx & 2 ? (size + 63) / 64 * 64 : size;
+		if (at + e->eax > size)
+			size = at + e->eax;
+	}
+	return size;
+}
+
+/* Take away features without the component they need, and components without a feature. */
+static void match_components(struct cpuid_table *table, struct kvm_cpuid_entry2 *user)
+{
 	for (size_t i = 0; i < N_USERS; i++) {
 		if ((user->eax & xsave_users[i].components) != xsave_users[i].components)
 			feature_clear(table, xsave_users[i].prefix);
@@ -118,19 +129,29 @@ static void fix_xsave(struct cpuid_table *table)
 		if (!feature_has(table, xsave_users[i].feature))
 			user->eax &= ~xsave_users[i].components;
 	}
-	if (super && (!user->eax || !(super->eax & 1U << 3)))
-		super->ecx = super->edx = 0; /* no XSAVES, no components of the supervisor */
-	if (super && !(super->eax & (1U << 1 | 1U << 3)))
-		super->ebx = 0; /* nor a compacted area */
-	components = user->eax | (super ? super->ecx : 0);
-	for (uint32_t i = 2; i < 32; i++) {
-		const struct kvm_cpuid_entry2 *e = cpuid_entry(table, 0xd, i);
+}
 
-		if (e && user->eax >> i & 1 && e->eax + e->ebx > size)
-			size = e->eax + e->ebx;
-	}
-	user->ebx = user->eax ? XSAVE_LEGACY : 0; /* of what is on after a reset; KVM keeps it */
-	user->ecx = user->eax ? size : 0;
+/* Bring features, components and sizes of leaf 0xd into line with each other. Sizes are those with
+ * everything enabled; KVM replaces them as a guest goes on. */
+static void fix_xsave(struct cpuid_table *table)
+{
+	struct kvm_cpuid_entry2 *user = cpuid_find(table, 0xd, 0);
+	struct kvm_cpuid_entry2 *super = cpuid_find(table, 0xd, 1);
+	uint32_t components;
+
+	if (!user)
+		return;
+	if (!feature_has(table, "xsave"))
+		user->eax = user->edx = 0;
+	match_components(table, user);
+	if (super && (!user->eax || !feature_has(table, "xsaves")))
+		super->ecx = super->edx = 0;
+	components = user->eax | (super ? super->ecx : 0);
+	user->ebx = user->ecx = user->eax ? area_size(table, user->eax, false) : 0;
+	if (super) /* only these two write the compacted format */
+		super->ebx = feature_has(table, "xsavec") || feature_has(table, "xsaves")
+				     ? area_size(table, components, true)
+				     : 0;
 	remove_entries(table, component_left, &components);
 }
 
@@ -192,17 +213,20 @@ static void limit(struct cpuid_table *table, uint32_t function, uint32_t max)
 		e->eax = max;
 }
 
-static void limit_addresses(struct cpuid_table *table, uint32_t phys, uint32_t linear)
+/* Bits of physical, linear and a nested guest's physical addresses, a byte each; the last 0: those
+ * of the first (APM volume 3, E.4.7). */
+static void limit_addresses(struct cpuid_table *table, uint32_t max)
 {
 	struct kvm_cpuid_entry2 *e = cpuid_find(table, EXT_LEAVES, 0);
 
 	if (!e)
 		return;
-	if ((e->eax & 0xff) > phys)
-		e->eax = (e->eax & ~0xffU) | phys;
-	if ((e->eax >> 8 & 0xff) > linear)
-		e->eax = (e->eax & ~0xff00U) | linear << 8;
-	e->eax &= 0xffff; /* the guest's guest has what the guest has */
+	if ((e->eax & 0xff) > (max & 0xff))
+		e->eax = (e->eax & ~0xffU) | (max & 0xff);
+	if ((e->eax & 0xff00) > (max & 0xff00))
+		e->eax = (e->eax & ~0xff00U) | (max & 0xff00);
+	if ((e->eax ^ max) & 0xff0000)
+		e->eax &= ~0xff0000U;
 }
 
 int model_build(const char *name, const struct cpuid_table *host, struct cpuid_table *out,
@@ -221,7 +245,7 @@ int model_build(const char *name, const struct cpuid_table *host, struct cpuid_t
 	limit(out, 0, BASIC_LEAVES);
 	limit(out, 0x40000000, 0x40000001);
 	limit(out, 0x80000000, EXT_LEAVES);
-	limit_addresses(out, PHYS_BITS, 48);
+	limit_addresses(out, ADDRESS_BITS);
 	leaf = cpuid_find(out, 0x7, 0);
 	if (leaf)
 		leaf->eax = 0; /* no sub-leaf but this one */
@@ -289,7 +313,7 @@ static void lower_limits(struct cpuid_table *table, const struct cpuid_table *ot
 			limit(table, leaves[i], e->eax);
 	}
 	if (addresses)
-		limit_addresses(table, addresses->eax & 0xff, addresses->eax >> 8 & 0xff);
+		limit_addresses(table, addresses->eax);
 }
 
 int model_intersect(struct cpuid_table *table, const struct cpuid_table *other, struct error *err)
