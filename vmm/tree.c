@@ -268,6 +268,8 @@ static int write_chosen(const struct machine_options *opt, void *fdt)
 	ret = ret ? ret : put_string(fdt, "bootargs", opt->cmdline ? opt->cmdline : "");
 	if (opt->kernel)
 		ret = ret ? ret : put_string(fdt, "host-kernel", opt->kernel);
+	if (opt->flat)
+		ret = ret ? ret : fdt_property_u64(fdt, "ferry,flat-address", opt->flat_address);
 	if (opt->initrd)
 		ret = ret ? ret : put_string(fdt, "host-initrd", opt->initrd);
 	return ret ? ret : fdt_end_node(fdt);

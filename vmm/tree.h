@@ -22,6 +22,8 @@ struct machine_options {
 	unsigned int cpus;
 	const char *cpu;     /* the CPU model, as --cpu takes it; NULL: the default */
 	const char *backing; /* "anon", "hugetlb", "shared" */
+	bool flat;	     /* the kernel is a flat binary, for flat_address */
+	uint64_t flat_address;
 	const char *kernel, *initrd, *cmdline, *name;
 };
 
