@@ -197,4 +197,27 @@ def a_table_with_a_leaf_twice_is_refused_by_name():
     both_named(end(source), source, destination, "CPUID.1.0", "two")
 
 
+@t.test
+def an_MSR_that_only_the_other_host_has():
+    def strange(value):
+        def both(root):
+            msrs = [n for n in root.child("cpu@0").walk() if {"index", "value"} <= set(n.properties)]
+            t.check(len(msrs) > 10, "%d MSRs" % len(msrs))
+            msrs[-1].properties["index"] = struct.pack(">I", 0xDEADBEEF)
+            msrs[-1].properties["value"] = struct.pack(">Q", value)
+        return both
+    source = dirty()
+    source.qmp.run("query-migrate")
+    before = held(source)
+    destination = receiver()
+    start(source, Proxy(destination.uri, "STATE", edit(strange(1))).uri)
+    both_named(end(source), source, destination, "cpu@0", "MSR", "0xdeadbeef")
+    at_home(source, before)
+    # It has no use for one that holds nothing.
+    destination = t.receive()
+    start(source, Proxy(destination.uri, "STATE", edit(strange(0))).uri)
+    t.same(source.wait(), 0, "exit status of the source")
+    verify(destination)
+
+
 t.main()

@@ -47,7 +47,8 @@ int x86_msr_probe(struct x86_vm *x86, int kvm_fd, int vcpu_fd, struct error *err
 int x86_msr_get(int vcpu_fd, struct x86_msr *msrs, uint32_t n, struct error *err,
 		const char *device);
 /* Some hosts refuse an MSR that they list; that is an error only when the value is not there
- * already. */
+ * already. So it is with one that only the other host has: a guest that was shown nothing which
+ * uses it leaves it at 0. */
 int x86_msr_set(int vcpu_fd, const struct x86_msr *msrs, uint32_t n, struct error *err,
 		const char *device);
 
