@@ -25,6 +25,15 @@ int arch_mmio_slot(unsigned int i, uint64_t *gpa, uint64_t *size, uint32_t *gsi)
  * clock. Appended to the root of @fdt, which has room; returns 0 or a libfdt error. */
 int arch_tree(void *fdt, unsigned int cpus);
 
+/*
+ * CPU models. What --cpu takes, for the help; putting such a @model into the finished @fdt, which
+ * has @room bytes; and `ferry cpu`: print what this host offers, or with @n > 0 the largest model
+ * common to the outputs of that in @files.
+ */
+const char *arch_cpu_help(void);
+int arch_tree_cpu(void *fdt, size_t room, const char *model, struct error *err);
+int arch_cpu_describe(const char *const *files, unsigned int n, FILE *out, struct error *err);
+
 /* In-kernel interrupt controllers, the CPU model: after KVM_CREATE_VM, before vCPUs. What a tree
  * from options leaves open (the table of CPU features) is filled in vm->tree; what a tree from a
  * stream asks for and this host lacks is an error that names it. */

@@ -56,10 +56,12 @@ void boot_image_close(struct boot_image *image)
 
 static int find_loader(struct boot_image *image, struct error *err)
 {
-	char known[128] = "";
+	char known[128] = "", looks[96];
 
 	for_each_loader (l) {
-		if ((*l)->probe(&image->kernel)) {
+		if ((*l)->flat != image->flat)
+			continue;
+		if (image->flat || (*l)->probe(&image->kernel)) {
 			image->loader = *l;
 			return 0;
 		}
@@ -67,19 +69,32 @@ static int find_loader(struct boot_image *image, struct error *err)
 			strncat(known, ", ", sizeof(known) - strlen(known) - 1);
 		strncat(known, (*l)->name, sizeof(known) - strlen(known) - 1);
 	}
-	error_set(err, -ENOEXEC, "boot", image->kernel.path, "format", "",
-		  "a file beginning with %02x %02x %02x %02x", image->kernel.data[0],
-		  image->kernel.size > 1 ? image->kernel.data[1] : 0,
-		  image->kernel.size > 2 ? image->kernel.data[2] : 0,
-		  image->kernel.size > 3 ? image->kernel.data[3] : 0);
+	error_set(err, -ENOEXEC, "boot", image->kernel.path, "format", "", "%s",
+		  boot_guess(&image->kernel, looks, sizeof(looks)));
 	error_expected(err, "one of: %s", known);
 	return -ENOEXEC;
+}
+
+/* /chosen says that the kernel is flat by saying where it goes. */
+static int read_flat(const void *fdt, int chosen, struct boot_image *image, struct error *err)
+{
+	int len;
+	const fdt64_t *address = fdt_getprop(fdt, chosen, "ferry,flat-address", &len);
+
+	if (!address)
+		return 0;
+	if (len != 8)
+		return error_set(err, -EINVAL, "boot", "chosen", "ferry,flat-address",
+				 "an address of 8 bytes", "%d bytes", len);
+	image->flat = true;
+	image->flat_address = fdt64_ld(address);
+	return 0;
 }
 
 int boot_image_open(struct vm *vm, struct boot_image *image, struct error *err)
 {
 	const char *kernel = NULL, *initrd = NULL;
-	int ret, chosen;
+	int ret = 0, chosen;
 
 	*image = (struct boot_image){ .cmdline = "" };
 	if (vm->tree) {
@@ -88,7 +103,10 @@ int boot_image_open(struct vm *vm, struct boot_image *image, struct error *err)
 		initrd = device_node_string(vm->tree, chosen, "host-initrd");
 		if (device_node_string(vm->tree, chosen, "bootargs"))
 			image->cmdline = device_node_string(vm->tree, chosen, "bootargs");
+		ret = read_flat(vm->tree, chosen, image, err);
 	}
+	if (ret < 0)
+		return ret;
 	if (!kernel)
 		return error_set(err, -EINVAL, "boot", "kernel", "", "a file (--kernel)", "none");
 	ret = map_file(&image->kernel, kernel, "kernel", err);

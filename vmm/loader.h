@@ -25,6 +25,8 @@ struct boot_image {
 	struct boot_file kernel;
 	struct boot_file initrd; /* data NULL when there is none */
 	const char *cmdline;	 /* never NULL */
+	bool flat;		 /* no format: load it at flat_address and begin there */
+	uint64_t flat_address;
 	const struct loader *loader;
 };
 
@@ -32,6 +34,7 @@ struct loader {
 	const char *name; /* "PVH ELF" */
 	/* Is the file of this kind, whatever else may be wrong with it? */
 	bool (*probe)(const struct boot_file *kernel);
+	bool flat; /* takes images that were said to be flat, which no content can tell; no other */
 	/* Place image, initrd, command line and what the protocol wants, and set the first vCPU's
 	 * registers. Hostile file. */
 	int (*load)(struct vm *vm, const struct boot_image *image, struct error *err);

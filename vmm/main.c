@@ -29,7 +29,8 @@ static int unknown(const char *name)
 	for_each_command (pp) {
 		unsigned int d = name_distance(name, strlen(name), (*pp)->name);
 
-		if (d < best) {
+		/* Of two that are equally near, the one that begins alike. */
+		if (d < best || (d == best && near && (*pp)->name[0] == name[0])) {
 			best = d;
 			near = (*pp)->name;
 		}

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/arch.h"
 #include "vmm/command.h"
 #include "vmm/tree.h"
 #include "vmm/vm.h"
@@ -55,10 +56,19 @@ static int set_cpus(void *opaque, const char *value, struct error *err)
 		o->machine.member = value;                                          \
 		return 0;                                                           \
 	}
+static int set_flat(void *opaque, const char *value, struct error *err)
+{
+	struct run_options *o = opaque;
+
+	o->shaped = o->machine.flat = true;
+	return parse_uint(value, 0, UINT32_MAX, &o->machine.flat_address, err);
+}
+
 STRING_SETTER(kernel)
 STRING_SETTER(initrd)
 STRING_SETTER(cmdline)
 STRING_SETTER(name)
+STRING_SETTER(cpu)
 
 static int set_backing(void *opaque, const char *value, struct error *err)
 {
@@ -76,13 +86,16 @@ static int set_backing(void *opaque, const char *value, struct error *err)
 static unsigned int run_specs(struct run_options *o, struct option_spec *specs)
 {
 	const struct option_spec own[] = {
-		{ "kernel", "FILE", "boot this image (ELF with a PVH note)", set_kernel, o },
+		{ "kernel", "FILE", "boot this image, of whichever known format", set_kernel, o },
+		{ "flat", "ADDRESS", "it has no format: put it there and begin there", set_flat,
+		  o },
 		{ "initrd", "FILE", "hand this file to the kernel", set_initrd, o },
 		{ "cmdline", "TEXT", "the kernel's command line", set_cmdline, o },
 		{ "memory", "SIZE", "RAM, bare numbers are MiB (default 256)", set_memory, o },
 		{ "memory-backing", "KIND", "anon, hugetlb or shared (default anon)", set_backing,
 		  o },
 		{ "cpus", "N", "vCPUs, 1 to 32 (default 1)", set_cpus, o },
+		{ "cpu", "MODEL", arch_cpu_help(), set_cpu, o },
 		{ "name", "NAME", "a name for the machine", set_name, o },
 		{ "paused", NULL, "do not start the vCPUs", option_set_flag, &o->paused },
 		{ "dump-dtb", "FILE", "write the machine tree and end ('-': stdout)",

@@ -268,6 +268,8 @@ static int write_chosen(const struct machine_options *opt, void *fdt)
 	ret = ret ? ret : put_string(fdt, "bootargs", opt->cmdline ? opt->cmdline : "");
 	if (opt->kernel)
 		ret = ret ? ret : put_string(fdt, "host-kernel", opt->kernel);
+	if (opt->flat)
+		ret = ret ? ret : fdt_property_u64(fdt, "ferry,flat-address", opt->flat_address);
 	if (opt->initrd)
 		ret = ret ? ret : put_string(fdt, "host-initrd", opt->initrd);
 	return ret ? ret : fdt_end_node(fdt);
@@ -361,6 +363,8 @@ int machine_tree_finish(struct machine_tree *mt, void **out, struct error *err)
 	if (ret == 0 && (ret = write_tree(mt, fdt)) < 0)
 		ret = error_set(err, -E2BIG, "options", "machine tree", "", "a tree below 1 MiB",
 				"%s", fdt_strerror(ret));
+	if (ret == 0 && mt->opt && mt->opt->cpu)
+		ret = arch_tree_cpu(fdt, TREE_MAX_SIZE, mt->opt->cpu, err);
 	if (ret == 0 && mt->opt)
 		ret = machine_tree_check(fdt, fdt_totalsize(fdt), err);
 	machine_tree_free(mt);

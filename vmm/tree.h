@@ -20,7 +20,10 @@ struct machine_tree;
 struct machine_options {
 	uint64_t memory; /* bytes */
 	unsigned int cpus;
+	const char *cpu;     /* the CPU model, as --cpu takes it; NULL: the default */
 	const char *backing; /* "anon", "hugetlb", "shared" */
+	bool flat;	     /* the kernel is a flat binary, for flat_address */
+	uint64_t flat_address;
 	const char *kernel, *initrd, *cmdline, *name;
 };
 

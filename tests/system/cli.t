@@ -119,6 +119,19 @@ def bad_options():
 
 
 @t.test
+def bad_cpu_models():
+    for name in ("x86-64-v9", "", "HOST"):
+        refused(1, "run", "--kernel", "x", "--cpu", name, "--dump-dtb", path("out"), naming="ferry cpu")
+    refused(1, "run", "--kernel", "x", "--cpu", path("none.cpu"), naming="none.cpu No such file")
+    refused(1, "run", "--kernel", "x", "--cpu", path("text.cpu", b"text"), naming="text.cpu line 1")
+    refused(1, "run", "--kernel", "x", "--cpu", path("list.cpu", b"[]"), naming="list.cpu ferry-cpu")
+    refused(2, "run", path("a.dtb"), "--cpu", "host", naming="a.dtb both")
+    refused(1, "cpu", path("none.cpu"), naming="none.cpu No such file")
+    refused(1, "cpu", t.scratch, naming=t.scratch)
+    refused(2, "cpu", "--hots", naming="--hots")
+
+
+@t.test
 def bad_trees():
     refused(1, "run", path("none.dtb"), naming="none.dtb No such file")
     refused(1, "run", path("empty.dtb", b""), naming="empty.dtb device tree")

@@ -261,6 +261,16 @@ class Machine:
                   (pattern, self.output[-300:]))
             self.output += data.decode("latin-1")
 
+    def rest(self):
+        """All that the guest prints until its serial port closes."""
+        self._connect()
+        self.sock.settimeout(PATIENCE)
+        while True:
+            data = self.sock.recv(65536)
+            if not data:
+                return self.output
+            self.output += data.decode("latin-1")
+
     def send(self, text):
         self._connect()
         self.sock.sendall(text.encode())

@@ -1,113 +1,124 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The CPU model: one table of CPUID leaves for the whole machine, kept in /cpus of the machine tree
- * so that the destination of a migration gives its guest the very same one, or refuses by name.
+ * The CPU model is one table of CPUID leaves for the whole machine, kept in /cpus of the machine
+ * tree so that the destination of a migration gives its guest the very same one, or refuses by
+ * name. Here is what needs no KVM: the table is as hostile as the stream it came in.
  */
+#include "vmm/x86/cpuid.h"
+
 #include <errno.h>
 #include <libfdt.h>
-#include <stdlib.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
-#include "vmm/kvm.h"
-#include "vmm/vcpu.h"
-#include "vmm/vm.h"
-#include "vmm/x86/x86.h"
+#include "vmm/x86/features.h"
 
-#define PROP_CPUID	       "ferry,cpuid"
-#define CELLS		       7 /* function, index, flags, eax, ebx, ecx, edx */
-#define CPUID_1_ECX_DEADLINE   (1U << 24)
-#define CPUID_1_ECX_HYPERVISOR (1U << 31)
+#define PROP_CPUID "ferry,cpuid"
+#define CELLS	   7 /* function, index, flags, eax, ebx, ecx, edx */
+#define KNOWN_FLAGS                                                       \
+	(KVM_CPUID_FLAG_SIGNIFCANT_INDEX | KVM_CPUID_FLAG_STATEFUL_FUNC | \
+	 KVM_CPUID_FLAG_STATE_READ_NEXT)
 
-/* Where CPUID has feature bits (SDM volume 2, CPUID; KVM's CPUID bits documentation). */
-static const struct feature_word {
-	uint32_t function, index;
-	unsigned int reg; /* 0 to 3: eax to edx */
-	const char *name;
-} feature_words[] = {
-	{ 0x1, 0, 2, "CPUID.1:ECX" },
-	{ 0x1, 0, 3, "CPUID.1:EDX" },
-	{ 0x7, 0, 1, "CPUID.7.0:EBX" },
-	{ 0x7, 0, 2, "CPUID.7.0:ECX" },
-	{ 0x7, 0, 3, "CPUID.7.0:EDX" },
-	{ 0x7, 1, 0, "CPUID.7.1:EAX" },
-	{ 0xd, 0, 0, "CPUID.D.0:EAX" },
-	{ 0xd, 1, 0, "CPUID.D.1:EAX" },
-	{ 0x40000001, 0, 0, "CPUID.40000001:EAX" },
-	{ 0x80000001, 0, 2, "CPUID.80000001:ECX" },
-	{ 0x80000001, 0, 3, "CPUID.80000001:EDX" },
-	{ 0x80000007, 0, 3, "CPUID.80000007:EDX" },
-	{ 0x80000008, 0, 1, "CPUID.80000008:EBX" },
-};
-
-static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *table, uint32_t function, uint32_t index)
+static bool indexed(const struct kvm_cpuid_entry2 *e)
 {
-	for (uint32_t i = 0; i < table->nent; i++) {
-		struct kvm_cpuid_entry2 *e = &table->entries[i];
+	return e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+}
 
-		if (e->function == function &&
-		    (e->index == index || !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX)))
+const struct kvm_cpuid_entry2 *cpuid_entry(const struct cpuid_table *table, uint32_t function,
+					   uint32_t index)
+{
+	for (uint32_t i = 0; i < table->head.nent; i++) {
+		const struct kvm_cpuid_entry2 *e = &table->entries[i];
+
+		if (e->function == function && (e->index == index || !indexed(e)))
 			return e;
 	}
 	return NULL;
 }
 
-static uint32_t word(struct kvm_cpuid2 *table, const struct feature_word *f)
+struct kvm_cpuid_entry2 *cpuid_find(struct cpuid_table *table, uint32_t function, uint32_t index)
 {
-	const struct kvm_cpuid_entry2 *e = find(table, f->function, f->index);
-	uint32_t regs[4] = { 0 };
+	const struct kvm_cpuid_entry2 *e = cpuid_entry(table, function, index);
 
-	if (e)
-		memcpy(regs, &e->eax, sizeof(regs));
-	return regs[f->reg];
+	return e ? &table->entries[e - table->entries] : NULL;
 }
 
-/* What this host can give a guest. */
-static int host_table(struct vm *vm, struct kvm_cpuid2 *table, struct error *err)
+uint32_t *cpuid_reg(struct kvm_cpuid_entry2 *e, unsigned int reg)
 {
-	struct kvm_cpuid_entry2 *leaf1;
+	uint32_t *const regs[4] = { &e->eax, &e->ebx, &e->ecx, &e->edx };
 
-	table->nent = CPUID_MAX;
-	if (ioctl(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, table) < 0)
-		return error_set(err, -errno, "kvm", "cpus", "CPUID", "KVM's table", "%m");
-	leaf1 = find(table, 1, 0);
-	if (!leaf1)
-		return error_set(err, -ENOTSUP, "kvm", "cpus", "CPUID", "leaf 1", "none");
-	/* KVM leaves these two to the VMM: the guest finds kvmclock only with the first. */
-	leaf1->ecx |= CPUID_1_ECX_HYPERVISOR;
-	if (kvm_extension(vm, KVM_CAP_TSC_DEADLINE_TIMER))
-		leaf1->ecx |= CPUID_1_ECX_DEADLINE;
+	return regs[reg];
+}
+
+static int bad_entry(const struct kvm_cpuid_entry2 *e, const char *expected, const char *got,
+		     struct error *err)
+{
+	char field[40];
+
+	snprintf(field, sizeof(field), "CPUID.%X.%X", e->function, e->index);
+	return error_set(err, -EINVAL, "realize", "cpus", field, expected, "%s", got);
+}
+
+/* Two entries that both could answer for one leaf. */
+static int check_pair(const struct kvm_cpuid_entry2 *a, const struct kvm_cpuid_entry2 *b,
+		      struct error *err)
+{
+	if (a->function != b->function)
+		return 0;
+	if (indexed(a) != indexed(b))
+		return bad_entry(b, "sub-leaves, or one entry for all of them", "both", err);
+	if (!indexed(a) || a->index == b->index)
+		return bad_entry(b, "one entry", "two", err);
 	return 0;
 }
 
-static int check_host(struct kvm_cpuid2 *guest, struct kvm_cpuid2 *host, struct error *err)
+/* With an index where CPUID has none, bits could hide where feature_value() does not look. */
+static int check_feature_leaf(const struct kvm_cpuid_entry2 *e, struct error *err)
 {
-	const struct kvm_cpuid_entry2 *g = find(guest, 0, 0), *h = find(host, 0, 0);
+	const struct feature_word *f;
 
-	if (!g || !h || memcmp(&g->ebx, &h->ebx, 12) != 0)
-		return error_set(err, -ENOTSUP, "realize", "cpus", "CPU vendor",
-				 "the vendor the guest was started on", "another");
-	for (unsigned int i = 0; i < sizeof(feature_words) / sizeof(feature_words[0]); i++) {
-		const struct feature_word *f = &feature_words[i];
-		uint32_t wants = word(guest, f), has = word(host, f);
-
-		if (wants & ~has) {
-			error_set(err, -ENOTSUP, "realize", "cpus", f->name, "", "0x%08x", has);
-			error_expected(err, "a host CPU with bit %d, of 0x%08x",
-				       __builtin_ctz(wants & ~has), wants);
-			return -ENOTSUP;
-		}
+	for_each_feature_word(f)
+	{
+		if (f->function == e->function && f->indexed != indexed(e))
+			return bad_entry(e, f->indexed ? "sub-leaves" : "no sub-leaves",
+					 f->indexed ? "none" : "some", err);
 	}
 	return 0;
 }
 
-static int from_tree(const fdt32_t *cells, int len, struct kvm_cpuid2 *table, struct error *err)
+int cpuid_check(const struct cpuid_table *table, struct error *err)
 {
+	int ret = 0;
+
+	if (table->head.nent > CPUID_MAX)
+		return error_set(err, -EINVAL, "realize", "cpus", PROP_CPUID, "up to 128 entries",
+				 "%u", table->head.nent);
+	for (uint32_t i = 0; i < table->head.nent && ret == 0; i++) {
+		const struct kvm_cpuid_entry2 *e = &table->entries[i];
+
+		if (e->flags & ~KNOWN_FLAGS)
+			return bad_entry(e, "flags that KVM knows", "others", err);
+		ret = check_feature_leaf(e, err);
+		for (uint32_t j = 0; j < i && ret == 0; j++)
+			ret = check_pair(&table->entries[j], e, err);
+	}
+	return ret;
+}
+
+int cpuid_from_tree(const void *fdt, struct cpuid_table *table, struct error *err)
+{
+	int len;
+	const fdt32_t *cells = fdt_getprop(fdt, fdt_path_offset(fdt, "/cpus"), PROP_CPUID, &len);
+
+	memset(table, 0, sizeof(*table));
+	if (!cells)
+		return -ENOENT;
 	if (len % (CELLS * 4) || len / (CELLS * 4) > CPUID_MAX)
 		return error_set(err, -EINVAL, "realize", "cpus", PROP_CPUID,
 				 "up to 128 entries of 7 cells", "%d bytes", len);
-	table->nent = (uint32_t)len / (CELLS * 4);
-	for (uint32_t i = 0; i < table->nent; i++, cells += CELLS) {
+	table->head.nent = (uint32_t)len / (CELLS * 4);
+	for (uint32_t i = 0; i < table->head.nent; i++, cells += CELLS) {
 		table->entries[i] = (struct kvm_cpuid_entry2){
 			.function = fdt32_ld(&cells[0]),
 			.index = fdt32_ld(&cells[1]),
@@ -118,71 +129,116 @@ static int from_tree(const fdt32_t *cells, int len, struct kvm_cpuid2 *table, st
 			.edx = fdt32_ld(&cells[6]),
 		};
 	}
-	return 0;
+	return cpuid_check(table, err);
 }
 
-/* A destination builds the guest's CPUs from this instead of from its own. */
-static int to_tree(struct vm *vm, const struct x86_vm *x86, struct error *err)
+size_t cpuid_tree_room(const struct cpuid_table *table)
 {
-	uint32_t n = x86->cpuid.head.nent;
-	size_t size = fdt_totalsize(vm->tree) + (size_t)n * CELLS * 4 + 256;
-	void *tree = realloc(vm->tree, size);
-	fdt32_t *cells;
-	int node, ret;
+	return (size_t)table->head.nent * CELLS * 4 + sizeof(PROP_CPUID) + 16;
+}
 
-	if (!tree)
-		return error_set(err, -ENOMEM, "realize", "cpus", "", "memory", "none");
-	vm->tree = tree;
-	ret = fdt_open_into(tree, tree, (int)size);
-	node = fdt_path_offset(tree, "/cpus");
-	ret = ret ? ret : fdt_setprop_u32(tree, node, "ferry,tsc-khz", x86->tsc_khz);
-	if (ret == 0)
-		ret = fdt_setprop_placeholder(tree, node, PROP_CPUID, (int)(n * CELLS * 4),
-					      (void **)&cells);
+int cpuid_to_tree(const struct cpuid_table *table, void *fdt)
+{
+	uint32_t n = table->head.nent;
+	fdt32_t *cells;
+	int ret = fdt_setprop_placeholder(fdt, fdt_path_offset(fdt, "/cpus"), PROP_CPUID,
+					  (int)(n * CELLS * 4), (void **)&cells);
+
 	for (uint32_t i = 0; ret == 0 && i < n; i++, cells += CELLS) {
-		const struct kvm_cpuid_entry2 *e = &x86->cpuid.entries[i];
+		const struct kvm_cpuid_entry2 *e = &table->entries[i];
 		uint32_t row[CELLS] = { e->function, e->index, e->flags, e->eax,
 					e->ebx,	     e->ecx,   e->edx };
 
 		for (unsigned int j = 0; j < CELLS; j++)
 			fdt32_st(&cells[j], row[j]);
 	}
-	ret = ret ? ret : fdt_pack(tree);
-	if (ret)
-		return error_set(err, -EINVAL, "realize", "cpus", PROP_CPUID, "room in the tree",
-				 "%s", fdt_strerror(ret));
-	return 0;
-}
-
-int x86_cpuid_init(struct vm *vm, struct error *err)
-{
-	struct x86_vm *x86 = vm->arch;
-	int node = fdt_path_offset(vm->tree, "/cpus");
-	const fdt32_t *cells, *khz;
-	struct kvm_cpuid2 *host;
-	int len, ret;
-
-	khz = fdt_getprop(vm->tree, node, "ferry,tsc-khz", &len);
-	x86->tsc_khz = khz && len == 4 ? fdt32_ld(khz) : 0;
-	cells = fdt_getprop(vm->tree, node, PROP_CPUID, &len);
-	if (!cells) {
-		int host_khz = ioctl(vm->fd, KVM_GET_TSC_KHZ, 0);
-
-		x86->tsc_khz = host_khz > 0 ? (uint32_t)host_khz : 0;
-		ret = host_table(vm, &x86->cpuid.head, err);
-		return ret ? ret : to_tree(vm, x86, err);
-	}
-	host = calloc(1, sizeof(x86->cpuid));
-	if (!host)
-		return error_set(err, -ENOMEM, "realize", "cpus", "", "memory", "none");
-	ret = from_tree(cells, len, &x86->cpuid.head, err);
-	ret = ret ? ret : host_table(vm, host, err);
-	ret = ret ? ret : check_host(&x86->cpuid.head, host, err);
-	free(host);
 	return ret;
 }
 
-/* One package, a core a vCPU, APIC id = index. */
+static int check_vendor(const struct cpuid_table *guest, const struct cpuid_table *host,
+			struct error *err)
+{
+	const struct kvm_cpuid_entry2 *g = cpuid_entry(guest, 0, 0), *h = cpuid_entry(host, 0, 0);
+
+	if (!g || !h || g->ebx != h->ebx || g->ecx != h->ecx || g->edx != h->edx)
+		return error_set(err, -ENOTSUP, "realize", "cpus", "CPU vendor",
+				 "the vendor the guest was started on", "another");
+	return 0;
+}
+
+static int check_features(const struct cpuid_table *guest, const struct cpuid_table *host,
+			  const char *whose, struct error *err)
+{
+	const struct feature_word *f;
+	char names[100];
+
+	for_each_feature_word(f)
+	{
+		uint32_t has = feature_value(host, f);
+		uint32_t lacks = feature_value(guest, f) & ~has & ~f->ours;
+
+		if (lacks) {
+			error_set(err, -ENOTSUP, "realize", "cpus", f->name, "", "0x%08x", has);
+			error_expected(err, "a host CPU with %s, which %s has",
+				       feature_list(f, lacks, names, sizeof(names)), whose);
+			return -ENOTSUP;
+		}
+	}
+	return 0;
+}
+
+/* XSAVE of a processor puts a component where that processor has it; a guest has read where. */
+static int check_components(const struct cpuid_table *guest, const struct cpuid_table *host,
+			    struct error *err)
+{
+	const struct kvm_cpuid_entry2 *user = cpuid_entry(guest, 0xd, 0);
+
+	for (uint32_t i = 2; user && i < 32; i++) {
+		const struct kvm_cpuid_entry2 *g = cpuid_entry(guest, 0xd, i);
+		const struct kvm_cpuid_entry2 *h = cpuid_entry(host, 0xd, i);
+
+		if (!(user->eax >> i & 1))
+			continue;
+		if (!g || !h || g->eax != h->eax || g->ebx != h->ebx) {
+			error_set(err, -ENOTSUP, "realize", "cpus", "XSAVE area", "",
+				  "%u bytes at %u", h ? h->eax : 0, h ? h->ebx : 0);
+			error_expected(err, "component %u, of %u bytes, at byte %u", i,
+				       g ? g->eax : 0, g ? g->ebx : 0);
+			return -ENOTSUP;
+		}
+	}
+	return 0;
+}
+
+static uint32_t address_bits(const struct cpuid_table *table)
+{
+	const struct kvm_cpuid_entry2 *e = cpuid_entry(table, 0x80000008, 0);
+
+	return e ? e->eax & 0xff : 36; /* SDM volume 3, 4.1.4 */
+}
+
+static int check_addresses(const struct cpuid_table *guest, const struct cpuid_table *host,
+			   struct error *err)
+{
+	uint32_t wants = address_bits(guest), has = address_bits(host);
+
+	if (wants <= has)
+		return 0;
+	error_set(err, -ENOTSUP, "realize", "cpus", "physical addresses", "", "%u bits", has);
+	error_expected(err, "a host CPU with %u bits", wants);
+	return -ENOTSUP;
+}
+
+int cpuid_fits(const struct cpuid_table *guest, const struct cpuid_table *host, const char *whose,
+	       struct error *err)
+{
+	int ret = check_vendor(guest, host, err);
+
+	ret = ret ? ret : check_features(guest, host, whose, err);
+	ret = ret ? ret : check_components(guest, host, err);
+	return ret ? ret : check_addresses(guest, host, err);
+}
+
 static void set_topology(struct kvm_cpuid_entry2 *e, uint32_t id, uint32_t n)
 {
 	uint32_t bits = n > 1 ? 32 - (uint32_t)__builtin_clz(n - 1) : 0;
@@ -217,20 +273,8 @@ static void set_topology(struct kvm_cpuid_entry2 *e, uint32_t id, uint32_t n)
 	}
 }
 
-int x86_cpuid_set(struct vcpu *vcpu, unsigned int n_vcpus, struct error *err)
+void cpuid_set_topology(struct cpuid_table *table, uint32_t id, uint32_t n)
 {
-	const struct x86_vm *x86 = vcpu->vm->arch;
-	struct kvm_cpuid2 *table = malloc(sizeof(x86->cpuid));
-	int ret = 0;
-
-	if (!table)
-		return error_set(err, -ENOMEM, "realize", "cpus", "", "memory", "none");
-	memcpy(table, &x86->cpuid, sizeof(x86->cpuid));
-	for (uint32_t i = 0; i < table->nent; i++)
-		set_topology(&table->entries[i], vcpu->index, n_vcpus);
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, table) < 0)
-		ret = error_set(err, -errno, "realize", "cpus", "CPUID", "a table that KVM takes",
-				"%m");
-	free(table);
-	return ret;
+	for (uint32_t i = 0; i < table->head.nent; i++)
+		set_topology(&table->entries[i], id, n);
 }

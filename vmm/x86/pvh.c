@@ -14,6 +14,8 @@
 #include "vmm/tree.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
+#include "vmm/x86/elf.h"
+#include "vmm/x86/multiboot.h"
 #include "vmm/x86/platform.h"
 #include "vmm/x86/pvh.h"
 
@@ -46,81 +48,6 @@ struct boot_info {
 	struct module modules[2];
 	char fdt_name[8];
 };
-
-/* An ELF program header of either class. */
-struct segment {
-	uint32_t type;
-	uint64_t offset, paddr, filesz, memsz, align;
-};
-
-struct elf {
-	const struct boot_file *file;
-	bool is64;
-	uint64_t phoff;
-	unsigned int phnum, phentsize;
-};
-
-static int bad(const struct elf *elf, const char *field, const char *expected, uint64_t got,
-	       struct error *err)
-{
-	return error_set(err, -ENOEXEC, "boot", elf->file->path, field, expected, "0x%llx",
-			 (unsigned long long)got);
-}
-
-static int open_elf(struct elf *elf, const struct boot_file *file, struct error *err)
-{
-	Elf64_Ehdr e64;
-	Elf32_Ehdr e32;
-	uint16_t machine;
-
-	*elf = (struct elf){ .file = file };
-	if (file->size < sizeof(e64))
-		return bad(elf, "size", "an ELF header", file->size, err);
-	memcpy(&e64, file->data, sizeof(e64));
-	memcpy(&e32, file->data, sizeof(e32));
-	elf->is64 = e64.e_ident[EI_CLASS] == ELFCLASS64;
-	machine = e64.e_machine; /* at the same place in both */
-	if (machine != (elf->is64 ? EM_X86_64 : EM_386))
-		return bad(elf, "architecture", "x86", machine, err);
-	if (e64.e_ident[EI_DATA] != ELFDATA2LSB)
-		return bad(elf, "byte order", "little endian", e64.e_ident[EI_DATA], err);
-	elf->phoff = elf->is64 ? e64.e_phoff : e32.e_phoff;
-	elf->phnum = elf->is64 ? e64.e_phnum : e32.e_phnum;
-	elf->phentsize = elf->is64 ? e64.e_phentsize : e32.e_phentsize;
-	if (elf->phentsize != (elf->is64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr)))
-		return bad(elf, "program header size", "that of its class", elf->phentsize, err);
-	if (elf->phoff > file->size ||
-	    (uint64_t)elf->phnum * elf->phentsize > file->size - elf->phoff)
-		return bad(elf, "program headers", "to lie in the file", elf->phoff, err);
-	return 0;
-}
-
-static int get_segment(const struct elf *elf, unsigned int i, struct segment *s, struct error *err)
-{
-	const uint8_t *at = elf->file->data + elf->phoff + (uint64_t)i * elf->phentsize;
-
-	if (elf->is64) {
-		Elf64_Phdr p;
-
-		memcpy(&p, at, sizeof(p));
-		*s = (struct segment){ p.p_type,   p.p_offset, p.p_paddr,
-				       p.p_filesz, p.p_memsz,  p.p_align };
-	} else {
-		Elf32_Phdr p;
-
-		memcpy(&p, at, sizeof(p));
-		*s = (struct segment){ p.p_type,   p.p_offset, p.p_paddr,
-				       p.p_filesz, p.p_memsz,  p.p_align };
-	}
-	if (s->type != PT_LOAD && s->type != PT_NOTE)
-		return 0;
-	if (s->offset > elf->file->size || s->filesz > elf->file->size - s->offset)
-		return bad(elf, "segment", "to lie in the file, which may be truncated",
-			   s->offset + s->filesz, err);
-	if (s->type == PT_LOAD && s->memsz < s->filesz)
-		return bad(elf, "segment size", "at least what is in the file", s->memsz, err);
-	return 0;
-}
 
 static uint64_t align_up(uint64_t value, uint64_t align)
 {
@@ -156,55 +83,46 @@ static bool find_entry(const struct elf *elf, const struct segment *s, uint64_t 
 	return false;
 }
 
+static bool find_note(const struct elf *elf, uint64_t *entry)
+{
+	struct segment s;
+
+	for (unsigned int i = 0; i < elf->phnum; i++) {
+		if (elf_segment(elf, i, &s, NULL) == 0 && s.type == PT_NOTE &&
+		    find_entry(elf, &s, entry))
+			return true;
+	}
+	return false;
+}
+
+bool pvh_has_note(const struct boot_file *kernel)
+{
+	struct elf elf;
+	uint64_t entry;
+
+	return elf_is(kernel) && elf_open(&elf, kernel, NULL) == 0 && find_note(&elf, &entry);
+}
+
+/* An ELF of no other kind is taken to be ours, so that it is refused by what is wrong with it. */
 static bool pvh_probe(const struct boot_file *kernel)
 {
-	return kernel->size >= SELFMAG && memcmp(kernel->data, ELFMAG, SELFMAG) == 0;
+	return elf_is(kernel) && (pvh_has_note(kernel) || !multiboot_has_header(kernel));
 }
 
-static bool overlaps(const struct segment *s, uint64_t gpa, uint64_t size)
+static int load_image(struct vm *vm, const struct elf *elf, uint64_t *entry, uint64_t *end,
+		      struct error *err)
 {
-	return s->paddr < gpa + size && gpa < s->paddr + s->memsz;
-}
+	const struct gpa_range keep[] = { { BOOT_INFO, sizeof(struct boot_info) },
+					  { BOOT_CMDLINE, BOOT_CMDLINE_MAX } };
+	int ret = elf_load(vm, elf, keep, 2, end, err);
 
-/* Copy the image in; *end becomes the first gpa after it. */
-static int load_segments(struct vm *vm, const struct elf *elf, uint64_t *entry, uint64_t *end,
-			 struct error *err)
-{
-	bool has_entry = false;
-	int ret;
-
-	*end = 0;
-	for (unsigned int i = 0; i < elf->phnum; i++) {
-		struct segment s;
-		uint8_t *to;
-
-		ret = get_segment(elf, i, &s, err);
-		if (ret < 0)
-			return ret;
-		if (s.type == PT_NOTE)
-			has_entry = has_entry || find_entry(elf, &s, entry);
-		if (s.type != PT_LOAD || s.memsz == 0)
-			continue;
-		to = memory_hva(&vm->memory, s.paddr, s.memsz);
-		if (!to)
-			return bad(elf, "segment address", "guest RAM large enough for it", s.paddr,
-				   err);
-		if (overlaps(&s, BOOT_INFO, sizeof(struct boot_info)) ||
-		    overlaps(&s, BOOT_CMDLINE, BOOT_CMDLINE_MAX))
-			return bad(elf, "segment address",
-				   "an image that leaves 0x6000 and 0x20000 to 0x2ffff free",
-				   s.paddr, err);
-		memcpy(to, elf->file->data + s.offset, s.filesz);
-		memset(to + s.filesz, 0, s.memsz - s.filesz);
-		memory_mark_dirty(&vm->memory, s.paddr, s.memsz);
-		if (s.paddr + s.memsz > *end)
-			*end = s.paddr + s.memsz;
-	}
-	if (!has_entry)
+	if (ret < 0)
+		return ret;
+	if (!find_note(elf, entry))
 		return error_set(err, -ENOEXEC, "boot", elf->file->path, "entry",
 				 "a PVH note (XEN_ELFNOTE_PHYS32_ENTRY)", "none");
 	if (*entry > UINT32_MAX || !memory_hva(&vm->memory, *entry, 1))
-		return bad(elf, "entry", "an address in RAM below 4 GiB", *entry, err);
+		return elf_bad(elf, "entry", "an address in RAM below 4 GiB", *entry, err);
 	return 0;
 }
 
@@ -315,8 +233,8 @@ int pvh_place(struct vm *vm, const struct boot_image *image, uint64_t *entry, st
 	if (cmdline > BOOT_CMDLINE_MAX)
 		return error_set(err, -E2BIG, "boot", "cmdline", "", "at most 65535 characters",
 				 "%zu", cmdline - 1);
-	if ((ret = open_elf(&elf, &image->kernel, err)) < 0 ||
-	    (ret = load_segments(vm, &elf, entry, &end, err)) < 0)
+	if ((ret = elf_open(&elf, &image->kernel, err)) < 0 ||
+	    (ret = load_image(vm, &elf, entry, &end, err)) < 0)
 		return ret;
 	fill_memmap(vm, &info);
 	ret = add_modules(vm, image, &info, end > HIGH_RAM_START ? end : HIGH_RAM_START, err);
