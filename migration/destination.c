@@ -302,6 +302,7 @@ static void destination_ended(struct migration *m, int ret)
 {
 	if (ret == 0)
 		return;
+	error_print(&m->error);
 	m->vm->exit_status = STATUS_ERROR;
 	loop_stop(m->vm->loop);
 }

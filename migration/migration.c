@@ -139,16 +139,14 @@ static void reap(struct migration *m)
 
 	join(m);
 	ret = m->error.code;
-	/* Before the event: whoever hears that finds the sentence there. */
-	if (ret < 0)
-		error_print(&m->error);
+	/* Before the event: whoever hears that finds the sentence on stderr. */
+	m->ended(m, ret);
 	if (ret == 0)
 		migration_set_status(m, MIGRATION_COMPLETED);
 	else if (m->cancelled && !m->cancel_reason.code)
 		migration_set_status(m, MIGRATION_CANCELLED);
 	else
 		migration_set_status(m, MIGRATION_FAILED);
-	m->ended(m, ret);
 }
 
 /* Posted by the thread at its end. It may have been reaped before, and be another's time now. */

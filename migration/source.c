@@ -333,7 +333,9 @@ static int source_run(struct migration *m, struct error *err)
 
 static void source_ended(struct migration *m, int ret)
 {
-	if (ret == 0 && !m->file && !m->vm->stay) {
+	if (ret < 0) {
+		error_print(&m->error);
+	} else if (!m->file && !m->vm->stay) {
 		m->vm->exit_status = STATUS_OK;
 		loop_stop(m->vm->loop);
 	}
