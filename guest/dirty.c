@@ -98,8 +98,6 @@ static void dirty(void)
 			status(&d);
 		else if (command == 'v')
 			verify(&d);
-		else if (command == 'r')
-			d.gap.max = 0;
 	}
 	status(&d);
 	verify(&d);

@@ -93,7 +93,8 @@ def downtime(limit, rate=None, **parameters):
     source = dirty("fill=4 ws=4 rate=1", memory="24")
     destination = t.receive()
     uri = Proxy(destination.uri, rate=rate).uri if rate else destination.uri
-    source.send("r")
+    source.send("s")
+    source.expect("^dirty rounds.*\n")
     start(source, uri, downtime_limit=limit, **parameters)
     report = end(source)
     t.same(report["status"], "completed", "status of the migration")

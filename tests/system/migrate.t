@@ -195,8 +195,7 @@ def watchdogs_are_told_of_the_pause():
 @t.test
 def reported_and_seen_blackout_agree():
     m = dirty("fill=4 ws=1 idle=1")
-    m.send("r")
-    m.send("s")
+    m.send("s")     # begins anew
     m.expect("^dirty rounds.*\n")
     source = m
     destination = t.receive()
