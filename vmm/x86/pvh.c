@@ -14,6 +14,7 @@
 #include "vmm/tree.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
+#include "vmm/x86/memmap.h"
 #include "vmm/x86/platform.h"
 #include "vmm/x86/pvh.h"
 
@@ -21,8 +22,6 @@
 #define START_MAGIC	  0x336ec578U
 #define CR0_PE		  1U
 #define CR0_ET		  0x10U
-#define E820_RAM	  1
-#define E820_RESERVED	  2
 
 struct start_info {
 	uint32_t magic, version, flags, nr_modules;
@@ -42,7 +41,7 @@ struct memmap_entry {
 /* All that start info points to, as it is laid out at BOOT_INFO. */
 struct boot_info {
 	struct start_info start;
-	struct memmap_entry memmap[6];
+	struct memmap_entry memmap[MEMMAP_MAX];
 	struct module modules[2];
 	char fdt_name[8];
 };
@@ -208,22 +207,15 @@ static int load_segments(struct vm *vm, const struct elf *elf, uint64_t *entry, 
 	return 0;
 }
 
-static void add_memory(struct boot_info *info, uint64_t from, uint64_t to, uint32_t type)
-{
-	if (from < to)
-		info->memmap[info->start.memmap_entries++] =
-			(struct memmap_entry){ from, to - from, type, 0 };
-}
-
 static void fill_memmap(struct vm *vm, struct boot_info *info)
 {
-	uint64_t low = vm->memory.regions[0].size;
+	struct memmap_range ranges[MEMMAP_MAX];
+	unsigned int n = x86_memmap(&vm->memory, ranges);
 
-	add_memory(info, 0, EBDA_START, E820_RAM);
-	add_memory(info, EBDA_START, HIGH_RAM_START, E820_RESERVED);
-	add_memory(info, HIGH_RAM_START, low, E820_RAM);
-	if (vm->memory.n_regions > 1)
-		add_memory(info, HOLE_END, HOLE_END + vm->memory.regions[1].size, E820_RAM);
+	for (unsigned int i = 0; i < n; i++)
+		info->memmap[i] =
+			(struct memmap_entry){ ranges[i].gpa, ranges[i].size, ranges[i].type, 0 };
+	info->start.memmap_entries = n;
 }
 
 /* Place @size bytes page aligned as high as RAM below the hole allows, above @floor, below *top. */
