@@ -14,6 +14,7 @@
 #include "vmm/tree.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
+#include "vmm/x86/acpi.h"
 #include "vmm/x86/memmap.h"
 #include "vmm/x86/platform.h"
 #include "vmm/x86/pvh.h"
@@ -315,6 +316,7 @@ int pvh_place(struct vm *vm, const struct boot_image *image, uint64_t *entry, st
 	if (ret < 0)
 		return ret;
 	info.start.cmdline = BOOT_CMDLINE;
+	info.start.rsdp = acpi_rsdp(vm);
 	info.start.memmap = BOOT_INFO + offsetof(struct boot_info, memmap);
 	info.start.modlist = BOOT_INFO + offsetof(struct boot_info, modules);
 	if (memory_write(&vm->memory, BOOT_CMDLINE, image->cmdline, cmdline) < 0 ||
