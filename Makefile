@@ -71,6 +71,8 @@ DEMO_BOX  = tests/lab/box --memory 2G --timeout 300 -e BUILD -e FILL -e WS -e RA
 #:   LAB=1           on a machine without KVM: in the lab, where no input gets to. So nobody can type;
 #:                   the guest boots, shows what it sees, and powers off
 linux:
+	$(Q)$(if $(LAB),,test -w /dev/kvm || { echo 'No usable /dev/kvm here. A slow one, made by' \
+		'software, is inside of this, but nobody can type there: make linux LAB=1' >&2; exit 1; })
 	$(Q)tests/deps $(if $(LAB),lab,linux)
 	$(Q)$(MAKE) $(JOBS) all
 	$(Q)guest/linux/pack $(BUILD)/linux

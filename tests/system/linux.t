@@ -173,11 +173,36 @@ def the_power_button_is_seen():
 
 
 @needs_files
-def the_power_button_works_again_after_a_migration():
-    destination = move(boot())
-    shell(destination, "true")
-    destination.qmp.run("system_powerdown")
+def a_button_pressed_while_paused_is_seen_elsewhere():
+    source = boot()
+    source.qmp.run("stop")
+    source.qmp.run("system_powerdown")
+    destination = move(source)
+    t.same(destination.qmp.run("query-status")["status"], "paused", "status at the destination")
+    destination.qmp.run("cont")
     t.same(destination.wait(), 0, "exit status")
+
+
+@needs_files
+def reboot_and_power_button_after_a_migration():
+    m = move(boot("--rng"))
+    m.send("reboot -f\n")
+    ready(m)
+    t.same(shell(m, "cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0", "source of random numbers")
+    m.qmp.run("system_powerdown")
+    t.same(m.wait(), 0, "exit status")
+
+
+@needs_files
+def without_ACPI_and_APIC_there_are_PIC_and_PIT():
+    m = boot(words="acpi=off nolapic noapic")
+    interrupts = shell(m, "cat /proc/interrupts")
+    for line in ("timer", "ttyS0"):
+        t.check(re.search(r"[1-9]\d* +XT-PIC +%s" % line, interrupts), "no interrupt of %s: %s" % (line, interrupts))
+    m.send("reboot -f\n")                         # by the keyboard controller
+    ready(m)
+    m.process.terminate()
+    t.same(m.wait(), 0, "exit status")
 
 
 def uptime(m):

@@ -16,6 +16,7 @@
 #include "vmm/tree.h"
 #include "vmm/vm.h"
 #include "vmm/x86/acpi.h"
+#include "vmm/x86/aml.h"
 #include "vmm/x86/platform.h"
 
 #define RAM    (2UL << 20)
@@ -339,6 +340,27 @@ static void a_tree_too_large(void **state)
 	vm_destroy(vm);
 }
 
+/* A buffer of any size: what does not fit is not written, and that is said. */
+static void a_full_buffer(void **state)
+{
+	void *tree = machine(2, true);
+	struct aml aml = { .data = malloc(4096), .size = 4096 };
+	size_t whole;
+
+	(void)state;
+	assert_int_equal(dsdt_write(&aml, tree, NULL), 0);
+	assert_false(aml.full);
+	whole = aml.len;
+	free(aml.data);
+	for (size_t size = 0; size <= whole; size++) {
+		aml = (struct aml){ .data = malloc(size ? size : 1), .size = size };
+		assert_int_equal(dsdt_write(&aml, tree, NULL), 0);
+		assert_int_equal(aml.full, size < whole);
+		free(aml.data);
+	}
+	free(tree);
+}
+
 static void mp_tables(void **state)
 {
 	struct vm *vm = open_vm(0, true);
@@ -387,6 +409,7 @@ int main(void)
 		cmocka_unit_test(none_without_power_management),
 		cmocka_unit_test(a_hostile_tree),
 		cmocka_unit_test(a_tree_too_large),
+		cmocka_unit_test(a_full_buffer),
 		cmocka_unit_test(mp_tables),
 	};
 
