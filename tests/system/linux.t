@@ -152,6 +152,15 @@ def vcpus_come_up_by_SIPI():
 
 
 @needs_files
+def memory_above_4_GiB():
+    m = boot(memory="4G")
+    total = int(shell(m, "grep MemTotal /proc/meminfo").split()[1])
+    t.check(total > 3.8 * (1 << 20), "MemTotal is %d KiB" % total)
+    t.check("100000000-13fffffff : System RAM" in shell(m, "grep System /proc/iomem"), "RAM above 4 GiB")
+    power_off(m)
+
+
+@needs_files
 def reboot_boots_again():
     m = boot()
     for method in ("reboot -f", "echo b >/proc/sysrq-trigger"):

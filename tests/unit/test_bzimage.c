@@ -217,6 +217,28 @@ static void an_initrd(void **state)
 	free(data);
 }
 
+/* 5 GiB that nobody touches: 3 below the hole, 2 above, and the initrd within the kernel's reach.
+ */
+static void memory_above_4_GiB(void **state)
+{
+	struct rig *r = *state;
+	const struct boot_params *p;
+
+	memory_free(&r->vm->memory);
+	assert_int_equal(
+		memory_alloc(&r->vm->memory, 5ULL << 30, MEMORY_ANON, HOLE_START, HOLE_END, NULL),
+		0);
+	r->image.initrd = (struct boot_file){ "initrd", r->file, 512 };
+	write_header(r);
+	assert_int_equal(place(r), 0);
+	p = params(r);
+	assert_int_equal(p->e820_entries, 4);
+	assert_int_equal(p->e820_table[2].addr + p->e820_table[2].size, HOLE_START);
+	assert_int_equal(p->e820_table[3].addr, HOLE_END);
+	assert_int_equal(p->e820_table[3].size, 2ULL << 30);
+	assert_int_equal(p->hdr.ramdisk_image, 0x80000000 - PAGE_SIZE);
+}
+
 static void the_command_line(void **state)
 {
 	struct rig *r = *state;
@@ -325,6 +347,7 @@ int main(void)
 		TEST(a_kernel),
 		TEST(page_tables_and_gdt),
 		TEST(an_initrd),
+		TEST(memory_above_4_GiB),
 		TEST(the_command_line),
 		TEST(what_cannot_be_booted),
 		TEST(other_architectures),
