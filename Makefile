@@ -71,6 +71,22 @@ else
 endif
 DEMO_BOX  = tests/lab/box --memory 2G --timeout 300 -e BUILD -e FILL -e WS -e RATE --
 
+#: make linux       stock Linux as a guest: a root shell in this terminal; installs what is missing
+#:   CPUS=N  MEMORY=MIB
+#:   LAB=1           on a machine without KVM: in the lab, where no input gets to. So nobody can type;
+#:                   the guest boots, shows what it sees, and powers off
+linux:
+	$(Q)$(if $(LAB),,test -w /dev/kvm || { echo 'No usable /dev/kvm here. A slow one, made by' \
+		'software, is inside of this, but nobody can type there: make linux LAB=1' >&2; exit 1; })
+	$(Q)tests/deps $(if $(LAB),lab,linux)
+	$(Q)$(MAKE) $(JOBS) all
+	$(Q)guest/linux/pack $(BUILD)/linux
+	$(Q)$(if $(LAB),tests/lab/box --memory 2G --timeout 300 -- )$(BUILD)/ferry run \
+		--kernel $(BUILD)/linux/vmlinuz --initrd $(BUILD)/linux/initramfs \
+		--cmdline 'console=ttyS0$(if $(LAB), noxsave ferry.show)' --memory $(or $(MEMORY),256) \
+		--cpus $(or $(CPUS),1) --disk $(BUILD)/linux/disk --rng --console pty \
+		--control $(BUILD)/linux/control
+
 #: make help        this list
 help:
 	@sed -n 's/^#: //p' $(MAKEFILE_LIST)
@@ -98,5 +114,5 @@ uninstall:
 clean:
 	$(Q)rm -rf $(BUILD)
 
-.PHONY: all demo help format check-format install uninstall clean
+.PHONY: all demo linux help format check-format install uninstall clean
 -include $(OBJS:.o=.d)

@@ -40,6 +40,10 @@ int arch_cpu_describe(const char *const *files, unsigned int n, FILE *out, struc
 int arch_vm_init(struct vm *vm, struct error *err);
 void arch_vm_free(struct vm *vm);
 
+/* Put what firmware would tell the guest of its machine into guest RAM, made from vm->tree. At each
+ * reset, before the boot image is placed. Loop thread. */
+int arch_boot_tables(struct vm *vm, struct error *err);
+
 /* One exit that is not MMIO. 0: handled; 1: the vCPU has crashed and was reported. vCPU thread. */
 int arch_vcpu_exit(struct vcpu *vcpu);
 /* Before the first vCPU runs again after a pause. Loop thread or a migration's. */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vmm/arch.h"
 #include "vmm/loader.h"
 #include "vmm/vm.h"
 
@@ -126,7 +127,8 @@ int boot_load(struct vm *vm, struct error *err)
 
 	if (ret < 0)
 		return ret;
-	ret = image.loader->load(vm, &image, err);
+	ret = arch_boot_tables(vm, err);
+	ret = ret ? ret : image.loader->load(vm, &image, err);
 	boot_image_close(&image);
 	return ret;
 }

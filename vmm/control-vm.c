@@ -146,9 +146,24 @@ static int system_reset(struct vm *vm, json_t *args, json_t **ret, struct error 
 
 static int system_powerdown(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
-	(void)vm, (void)args, (void)ret;
-	return error_set(err, -ENOTSUP, "system_powerdown", "machine", "", "a power button",
-			 "none: it has no ACPI; quit ends it");
+	enum vm_state state = vm->state;
+	bool pressed = false;
+
+	(void)args, (void)ret;
+	if (state != VM_PRELAUNCH && state != VM_RUNNING && state != VM_PAUSED)
+		return error_set(err, -EBUSY, "system_powerdown", "machine", "",
+				 "a guest that is here", "%s", vm_state_name(state));
+	for (struct device *dev = vm->devices; dev; dev = dev->next) {
+		if (dev->class->press_power) {
+			dev->class->press_power(dev);
+			pressed = true;
+		}
+	}
+	if (!pressed)
+		return error_set(err, -ENOTSUP, "system_powerdown", "machine", "", "a power button",
+				 "none; quit ends it");
+	control_event(vm, "POWERDOWN", NULL);
+	return 0;
 }
 
 static int query_version(struct vm *vm, json_t *args, json_t **ret, struct error *err)

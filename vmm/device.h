@@ -91,6 +91,9 @@ struct device_class {
 	 */
 	int (*claim)(struct device *dev, struct error *err);
 	void (*yield)(struct device *dev);
+
+	/* A person presses the power button, which this device has. vCPUs may run. */
+	void (*press_power)(struct device *dev);
 };
 
 struct device {

@@ -183,6 +183,10 @@ static void give_kernel(struct box *box)
 	close(fd);
 	assert_int_equal(machine_tree_new(&mt, &opt, NULL), 0);
 	assert_int_equal(machine_tree_finish(mt, &box->vm->tree, NULL), 0);
+	/* For what is put there for any kernel. */
+	assert_int_equal(memory_alloc(&box->vm->memory, opt.memory, MEMORY_ANON, 0xc0000000,
+				      0x100000000, NULL),
+			 0);
 }
 
 static void run(struct box *box)

@@ -7,6 +7,7 @@
 
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
+#include "vmm/x86/memmap.h"
 
 #define CR0_PE	   1U
 #define CR0_ET	   0x10U
@@ -18,17 +19,9 @@
 int entry_place(struct vm *vm, const void *data, uint64_t size, uint64_t floor, uint64_t *top,
 		const char *what, struct error *err)
 {
-	uint64_t gpa;
+	int ret = x86_memmap_place(&vm->memory, size, floor, top, what, err);
 
-	if (size > *top || (gpa = (*top - size) & ~(PAGE_SIZE - 1)) < floor) {
-		error_set(err, -ENOSPC, "boot", what, "size", "", "%llu bytes",
-			  (unsigned long long)size);
-		error_expected(err, "at most %llu bytes, what RAM has left beside the kernel",
-			       (unsigned long long)(*top > floor ? *top - floor : 0));
-		return -ENOSPC;
-	}
-	*top = gpa;
-	return memory_write(&vm->memory, gpa, data, size);
+	return ret < 0 ? ret : memory_write(&vm->memory, *top, data, size);
 }
 
 static int enter(struct vm *vm, const struct kvm_segment *code, const struct kvm_segment *data,

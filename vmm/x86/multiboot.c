@@ -17,6 +17,7 @@
 #include "vmm/vm.h"
 #include "vmm/x86/elf.h"
 #include "vmm/x86/entry.h"
+#include "vmm/x86/memmap.h"
 #include "vmm/x86/platform.h"
 #include "vmm/x86/pvh.h"
 
@@ -32,8 +33,6 @@
 #define INFO_MODS	 (1U << 3)
 #define INFO_MMAP	 (1U << 6)
 #define INFO_LOADER_NAME (1U << 9)
-#define E820_RAM	 1
-#define E820_RESERVED	 2
 
 struct header {
 	uint32_t magic, flags, checksum;
@@ -62,7 +61,7 @@ struct mb_module {
 struct boot_info {
 	struct mb_info info;
 	struct mb_module modules[2];
-	struct mb_range map[6];
+	struct mb_range map[MEMMAP_MAX];
 	char initrd_name[8], fdt_name[8], loader_name[8];
 };
 
@@ -213,27 +212,17 @@ static int load_image(struct vm *vm, const struct boot_file *kernel, uint64_t *e
 	return 0;
 }
 
-static void add_range(struct boot_info *boot, uint64_t from, uint64_t to, uint32_t type)
-{
-	struct mb_range *r = &boot->map[boot->info.mmap_length / sizeof(*r)];
-
-	if (from >= to)
-		return;
-	*r = (struct mb_range){ sizeof(*r) - sizeof(r->size), from, to - from, type };
-	boot->info.mmap_length += sizeof(*r);
-}
-
 static void fill_memmap(struct vm *vm, struct boot_info *boot)
 {
-	uint64_t low = vm->memory.regions[0].size;
+	struct memmap_range ranges[MEMMAP_MAX];
+	unsigned int n = x86_memmap(&vm->memory, ranges);
 
-	add_range(boot, 0, EBDA_START, E820_RAM);
-	add_range(boot, EBDA_START, HIGH_RAM_START, E820_RESERVED);
-	add_range(boot, HIGH_RAM_START, low, E820_RAM);
-	if (vm->memory.n_regions > 1)
-		add_range(boot, HOLE_END, HOLE_END + vm->memory.regions[1].size, E820_RAM);
+	for (unsigned int i = 0; i < n; i++)
+		boot->map[i] = (struct mb_range){ sizeof(boot->map[i]) - sizeof(boot->map[i].size),
+						  ranges[i].gpa, ranges[i].size, ranges[i].type };
+	boot->info.mmap_length = n * (uint32_t)sizeof(boot->map[0]);
 	boot->info.mem_lower = (uint32_t)(EBDA_START >> 10);
-	boot->info.mem_upper = (uint32_t)((low - HIGH_RAM_START) >> 10);
+	boot->info.mem_upper = (uint32_t)((vm->memory.regions[0].size - HIGH_RAM_START) >> 10);
 }
 
 static int add_module(struct vm *vm, const void *data, uint64_t size, uint64_t floor, uint64_t *top,

@@ -17,10 +17,17 @@
 /* Below 1 MiB: what boot protocols want there. */
 #define BOOT_GDT	 0x500ULL
 #define BOOT_INFO	 0x6000ULL /* start_info, memory map, module list */
+#define BOOT_PARAMS	 0x7000ULL /* Linux' "zero page" */
+#define BOOT_PAGE_TABLES 0x9000ULL /* six pages: all below 4 GiB at its own address */
 #define BOOT_CMDLINE	 0x20000ULL
 #define BOOT_CMDLINE_MAX 0x10000ULL
 #define EBDA_START	 0x9fc00ULL
 #define LOW_RAM_END	 0xa0000ULL
-#define HIGH_RAM_START	 0x100000ULL
+/* Where operating systems search for them (ACPI 5.2.5.1, MultiProcessor Specification 4.1). */
+#define ACPI_TABLES	0xe0000ULL
+#define ACPI_TABLES_MAX 0x10000ULL
+#define MP_TABLES	0xf0000ULL
+#define MP_TABLES_MAX	0x10000ULL
+#define HIGH_RAM_START	0x100000ULL
 
 #endif

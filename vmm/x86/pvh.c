@@ -9,22 +9,19 @@
 #include <libfdt.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "vmm/tree.h"
-#include "vmm/vcpu.h"
 #include "vmm/vm.h"
+#include "vmm/x86/acpi.h"
 #include "vmm/x86/elf.h"
+#include "vmm/x86/entry.h"
+#include "vmm/x86/memmap.h"
 #include "vmm/x86/multiboot.h"
 #include "vmm/x86/platform.h"
 #include "vmm/x86/pvh.h"
 
 #define NOTE_PHYS32_ENTRY 18 /* XEN_ELFNOTE_PHYS32_ENTRY */
 #define START_MAGIC	  0x336ec578U
-#define CR0_PE		  1U
-#define CR0_ET		  0x10U
-#define E820_RAM	  1
-#define E820_RESERVED	  2
 
 struct start_info {
 	uint32_t magic, version, flags, nr_modules;
@@ -44,7 +41,7 @@ struct memmap_entry {
 /* All that start info points to, as it is laid out at BOOT_INFO. */
 struct boot_info {
 	struct start_info start;
-	struct memmap_entry memmap[6];
+	struct memmap_entry memmap[MEMMAP_MAX];
 	struct module modules[2];
 	char fdt_name[8];
 };
@@ -126,39 +123,15 @@ static int load_image(struct vm *vm, const struct elf *elf, uint64_t *entry, uin
 	return 0;
 }
 
-static void add_memory(struct boot_info *info, uint64_t from, uint64_t to, uint32_t type)
-{
-	if (from < to)
-		info->memmap[info->start.memmap_entries++] =
-			(struct memmap_entry){ from, to - from, type, 0 };
-}
-
 static void fill_memmap(struct vm *vm, struct boot_info *info)
 {
-	uint64_t low = vm->memory.regions[0].size;
+	struct memmap_range ranges[MEMMAP_MAX];
+	unsigned int n = x86_memmap(&vm->memory, ranges);
 
-	add_memory(info, 0, EBDA_START, E820_RAM);
-	add_memory(info, EBDA_START, HIGH_RAM_START, E820_RESERVED);
-	add_memory(info, HIGH_RAM_START, low, E820_RAM);
-	if (vm->memory.n_regions > 1)
-		add_memory(info, HOLE_END, HOLE_END + vm->memory.regions[1].size, E820_RAM);
-}
-
-/* Place @size bytes page aligned as high as RAM below the hole allows, above @floor, below *top. */
-static int place(struct vm *vm, const void *data, uint64_t size, uint64_t floor, uint64_t *top,
-		 const char *what, struct error *err)
-{
-	uint64_t gpa;
-
-	if (size > *top || (gpa = (*top - size) & ~(PAGE_SIZE - 1)) < floor) {
-		error_set(err, -ENOSPC, "boot", what, "size", "", "%llu bytes",
-			  (unsigned long long)size);
-		error_expected(err, "at most %llu bytes, what RAM has left beside the kernel",
-			       (unsigned long long)(*top > floor ? *top - floor : 0));
-		return -ENOSPC;
-	}
-	*top = gpa;
-	return memory_write(&vm->memory, gpa, data, size);
+	for (unsigned int i = 0; i < n; i++)
+		info->memmap[i] =
+			(struct memmap_entry){ ranges[i].gpa, ranges[i].size, ranges[i].type, 0 };
+	info->start.memmap_entries = n;
 }
 
 static int add_modules(struct vm *vm, const struct boot_image *image, struct boot_info *info,
@@ -170,7 +143,8 @@ static int add_modules(struct vm *vm, const struct boot_image *image, struct boo
 	int ret;
 
 	if (image->initrd.data) {
-		ret = place(vm, image->initrd.data, image->initrd.size, floor, &top, "initrd", err);
+		ret = entry_place(vm, image->initrd.data, image->initrd.size, floor, &top, "initrd",
+				  err);
 		if (ret < 0)
 			return ret;
 		*m++ = (struct module){ top, image->initrd.size, 0, 0 };
@@ -178,47 +152,12 @@ static int add_modules(struct vm *vm, const struct boot_image *image, struct boo
 	ret = machine_tree_for_guest(vm->tree, top, image->initrd.size, &fdt, err);
 	if (ret < 0)
 		return ret;
-	ret = place(vm, fdt, fdt_totalsize(fdt), floor, &top, "machine tree", err);
+	ret = entry_place(vm, fdt, fdt_totalsize(fdt), floor, &top, "machine tree", err);
 	*m++ = (struct module){ top, fdt_totalsize(fdt),
 				BOOT_INFO + offsetof(struct boot_info, fdt_name), 0 };
 	info->start.nr_modules = (uint32_t)(m - info->modules);
 	free(fdt);
 	return ret;
-}
-
-/* Flat 32-bit protected mode, paging off. */
-static int set_registers(struct vm *vm, uint64_t entry, struct error *err)
-{
-	struct kvm_segment code = { .limit = 0xffffffff,
-				    .selector = 0x8,
-				    .type = 0xb,
-				    .present = 1,
-				    .db = 1,
-				    .s = 1,
-				    .g = 1 };
-	struct kvm_segment data = { .limit = 0xffffffff,
-				    .selector = 0x10,
-				    .type = 0x3,
-				    .present = 1,
-				    .db = 1,
-				    .s = 1,
-				    .g = 1 };
-	struct kvm_segment tss = { .limit = 0x67, .selector = 0x18, .type = 0xb, .present = 1 };
-	struct kvm_regs regs = { .rip = entry, .rbx = BOOT_INFO, .rflags = 2 };
-	struct kvm_sregs sregs;
-	int fd = vm->vcpus[0]->fd;
-
-	if (ioctl(fd, KVM_GET_SREGS, &sregs) < 0)
-		return error_set(err, -errno, "boot", "cpu@0", "registers", "KVM to give them",
-				 "%m");
-	sregs.cs = code;
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.tr = tss;
-	sregs.cr0 = CR0_PE | CR0_ET;
-	if (ioctl(fd, KVM_SET_SREGS, &sregs) < 0 || ioctl(fd, KVM_SET_REGS, &regs) < 0)
-		return error_set(err, -errno, "boot", "cpu@0", "registers", "KVM to take them",
-				 "%m");
-	return 0;
 }
 
 int pvh_place(struct vm *vm, const struct boot_image *image, uint64_t *entry, struct error *err)
@@ -241,6 +180,7 @@ int pvh_place(struct vm *vm, const struct boot_image *image, uint64_t *entry, st
 	if (ret < 0)
 		return ret;
 	info.start.cmdline = BOOT_CMDLINE;
+	info.start.rsdp = acpi_rsdp(vm);
 	info.start.memmap = BOOT_INFO + offsetof(struct boot_info, memmap);
 	info.start.modlist = BOOT_INFO + offsetof(struct boot_info, modules);
 	if (memory_write(&vm->memory, BOOT_CMDLINE, image->cmdline, cmdline) < 0 ||
@@ -254,7 +194,7 @@ static int pvh_load(struct vm *vm, const struct boot_image *image, struct error 
 	uint64_t entry;
 	int ret = pvh_place(vm, image, &entry, err);
 
-	return ret < 0 ? ret : set_registers(vm, entry, err);
+	return ret < 0 ? ret : entry_protected(vm, (uint32_t)entry, 0, 0, (uint32_t)BOOT_INFO, err);
 }
 
 static const struct loader pvh_loader = {

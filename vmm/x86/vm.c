@@ -11,6 +11,7 @@
 #include "vmm/kvm.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
+#include "vmm/x86/acpi.h"
 #include "vmm/x86/platform.h"
 #include "vmm/x86/x86.h"
 
@@ -103,6 +104,13 @@ void arch_vm_free(struct vm *vm)
 {
 	free(vm->arch);
 	vm->arch = NULL;
+}
+
+int arch_boot_tables(struct vm *vm, struct error *err)
+{
+	int ret = acpi_write(vm, err);
+
+	return ret ? ret : mptable_write(vm, err);
 }
 
 void arch_resume(struct vm *vm)

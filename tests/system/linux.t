@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stock Linux as a guest: Debian's cloud kernel, unmodified, with the initramfs of guest/linux."""
+
+import hashlib
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import ferrytest as t
+
+FILES = os.path.join(t.scratch, "linux")
+DISK_SIZE = 1 << 20
+# What this kernel says at the level of a warning or worse, or with the word "error", on a PC without PCI, DMI and
+# MTRRs, and in the lab on an emulated CPU; anything else is news.
+HARMLESS = (
+    r"PCI: Fatal: No config space access function found",
+    r"PCI: System does not support PCI",
+    r'Unknown kernel command line parameters "noxsave"',
+    r"MTRR|mtrr",
+    r"DMI not present or invalid",
+    r"kvm-clock: |kvm-guest: ",
+    r"i8042: (Can't|No controller|PNP: No PS/2|Probing)",
+    r"unchecked MSR access",                       # by emulated CPUs
+)
+COMPLAINTS = "soft lockup|hung task|blocked for more|clocksource|rcu.*(stall|detected)|unstable|bug:|oops|skew"
+
+
+def pack():
+    """Make kernel, initramfs and a disk of our own once; why not, where that cannot be done."""
+    if os.path.exists(FILES):
+        return None
+    done = subprocess.run([os.path.join(t.TOP, "guest", "linux", "pack"), FILES], capture_output=True, text=True,
+                          env=dict(os.environ, SKIP_DISK="1"))
+    return done.stderr.strip() if done.returncode else None
+
+
+def emulated():
+    """QEMU before 9.0 loses a nested guest's XCR0 (tests/lab/README.md)."""
+    with open("/proc/cpuinfo") as f:
+        return "QEMU TCG" in f.read()
+
+
+def new_disk(name):
+    path = os.path.join(t.scratch, name)
+    data = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(DISK_SIZE // 32))
+    with open(path, "wb") as f:
+        f.write(data)
+    return path, hashlib.sha256(data).hexdigest()
+
+
+def boot(*options, cpus="1", memory="192", words="", kernel=None):
+    line = "console=ttyS0 quiet loglevel=1 " + ("noxsave " if emulated() else "") + words
+    m = t.Machine("run", "--kernel", kernel or os.path.join(FILES, "vmlinuz"), "--initrd",
+                  os.path.join(FILES, "initramfs"), "--cmdline", line, "--memory", memory, "--cpus", cpus, *options)
+    ready(m)
+    return m
+
+
+def ready(m):
+    m.expect(r"^ferry-linux ready: ")
+    m.send("stty -echo; PS1=\n")
+    t.same(shell(m, "echo $((6 * 7))").split()[-1:], ["42"], "the shell's first answer")
+
+
+def shell(m, command, status=0):
+    """What a command prints; it must end with @status."""
+    m.send(command + "; echo @$?@\n")
+    found = m.expect(r"([\s\S]*?)@(\d+)@\r?\n")
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", found.group(1)).replace("\r", "").strip()
+    t.same(int(found.group(2)), status, "status of %r, which printed %r" % (command, text))
+    return text
+
+
+def needs_files(function):
+    """A test that is skipped, with the reason, where there is no such kernel."""
+    def run():
+        return pack() or function()
+    run.__name__ = function.__name__
+    return t.test(run)
+
+
+def log(m, words):
+    """Lines of the kernel's log that match; chosen by the guest, for the serial port is slow."""
+    return shell(m, "dmesg -r | grep -iE '%s'; true" % words).splitlines()
+
+
+def check_no_complaints(m, since):
+    """In the log from @since (its seconds) on: what it said of the host's CPU at boot is another matter."""
+    bad = [line for line in log(m, COMPLAINTS) if float(re.search(r"\[ *([0-9.]+)\]", line).group(1)) > since]
+    t.check(not bad, "the guest's kernel complains:\n" + "\n".join(bad))
+
+
+def move(source, *options):
+    """Migrate to a new machine, which is returned; RAM is compared on the way."""
+    destination = t.receive(None, *options)
+    source.qmp.run("migrate-set-parameters", x_verify=True)
+    source.qmp.run("migrate", uri=destination.uri)
+    t.same(source.wait(), 0, "exit status of the source")
+    t.same(source.stderr(), "", "stderr of the source")
+    return destination
+
+
+def power_off(m):
+    m.send("poweroff -f\n")
+    t.same(m.wait(), 0, "exit status after poweroff")
+    t.same(m.stderr(), "", "stderr")
+
+
+@needs_files
+def a_shell_and_its_devices():
+    disk, digest = new_disk("disk")
+    console = os.path.join(t.scratch, "hvc")
+    m = boot("--disk", disk, "--rng", "--console", "file:" + console)
+    t.check("virtio" not in shell(m, "cat /proc/cmdline"), "no list of devices on the command line")
+    t.same(shell(m, "nproc"), "1", "CPUs")
+    t.same(shell(m, "sha256sum </dev/vda").split()[0], digest, "SHA-256 of /dev/vda")
+    shell(m, "echo written by the guest | dd of=/dev/vda bs=512 seek=7 conv=sync,fsync 2>/dev/null")
+    with open(disk, "rb") as f:
+        f.seek(7 * 512)
+        t.same(f.read(20), b"written by the guest", "what the guest wrote to the disk")
+    shell(m, "echo over hvc0 >/dev/hvc0")
+    t.wait_until(lambda: "over hvc0" in open(console).read(), "what was written to /dev/hvc0")
+    t.same(shell(m, "cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0", "source of random numbers")
+    t.same(shell(m, "head -c 64 /dev/hwrng | wc -c"), "64", "random bytes")
+    t.check("PNP0501" in shell(m, "cat /sys/bus/acpi/devices/*/hid"), "the serial port is found by ACPI")
+    power_off(m)
+
+
+@needs_files
+def nothing_unexpected_in_the_log():
+    m = boot("--rng")
+    bad = [line for line in log(m, "^<[0-4]>|error|failed|firmware bug")
+           if not re.search("|".join(HARMLESS), line) and re.search(r"\] \S", line)]
+    t.check(not bad, "in the guest's log:\n" + "\n".join(bad))
+    power_off(m)
+
+
+@needs_files
+def vcpus_come_up_by_SIPI():
+    for cpus in ("2", "4"):
+        m = boot(cpus=cpus)
+        t.same(shell(m, "nproc"), cpus, "nproc")
+        t.same(shell(m, "grep -c ^processor /proc/cpuinfo"), cpus, "processors in /proc/cpuinfo")
+        for cpu in range(int(cpus)):
+            shell(m, "taskset %x true" % (1 << cpu))
+        power_off(m)
+
+
+@needs_files
+def memory_above_4_GiB():
+    m = boot(memory="4G")
+    total = int(shell(m, "grep MemTotal /proc/meminfo").split()[1])
+    t.check(total > 3.8 * (1 << 20), "MemTotal is %d KiB" % total)
+    t.check("100000000-13fffffff : System RAM" in shell(m, "grep System /proc/iomem"), "RAM above 4 GiB")
+    power_off(m)
+
+
+@needs_files
+def reboot_boots_again():
+    m = boot()
+    for method in ("reboot -f", "echo b >/proc/sysrq-trigger"):
+        m.send(method + "\n")
+        ready(m)
+        t.check(float(shell(m, "cat /proc/uptime").split()[0]) < 60 * t.SLOWNESS, "the kernel is a new one")
+    m.qmp.run("system_reset")
+    ready(m)
+    power_off(m)
+
+
+@needs_files
+def the_power_button_is_seen():
+    m = boot()
+    t.check("LNXPWRBN" in shell(m, "cat /sys/bus/acpi/devices/*/hid"), "the guest knows the button")
+    m.qmp.run("system_powerdown")
+    m.qmp.event("POWERDOWN")
+    t.same(m.wait(), 0, "exit status")
+
+
+@needs_files
+def a_button_pressed_while_paused_is_seen_elsewhere():
+    source = boot()
+    source.qmp.run("stop")
+    source.qmp.run("system_powerdown")
+    destination = move(source)
+    t.same(destination.qmp.run("query-status")["status"], "paused", "status at the destination")
+    destination.qmp.run("cont")
+    t.same(destination.wait(), 0, "exit status")
+
+
+@needs_files
+def reboot_and_power_button_after_a_migration():
+    m = move(boot("--rng"))
+    m.send("reboot -f\n")
+    ready(m)
+    t.same(shell(m, "cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0", "source of random numbers")
+    m.qmp.run("system_powerdown")
+    t.same(m.wait(), 0, "exit status")
+
+
+@needs_files
+def without_ACPI_and_APIC_there_are_PIC_and_PIT():
+    m = boot(words="acpi=off nolapic noapic")
+    interrupts = shell(m, "cat /proc/interrupts")
+    for line in ("timer", "ttyS0"):
+        t.check(re.search(r"[1-9]\d* +XT-PIC +%s" % line, interrupts), "no interrupt of %s: %s" % (line, interrupts))
+    m.send("reboot -f\n")                         # by the keyboard controller
+    ready(m)
+    m.process.terminate()
+    t.same(m.wait(), 0, "exit status")
+
+
+def uptime(m):
+    return float(shell(m, "cat /proc/uptime").split()[0])
+
+
+def cross(cpus):
+    """There and back, with work going on: a checksum of the disk, again and again, and a clock that is watched."""
+    disk, digest = new_disk("disk-" + cpus)
+    m = boot("--disk", disk, "--rng", "--console", "file:" + disk + ".hvc", cpus=cpus)
+    shell(m, "(while sha256sum </dev/vda >/tmp.new; do mv /tmp.new /sum; date +%s >/last; done) & true")
+    before, at = uptime(m), time.monotonic()
+    boot_id = shell(m, "cat /proc/sys/kernel/random/boot_id")
+    for _ in range(2):
+        m = move(m, "--disk", disk)
+        t.same(shell(m, "cat /proc/sys/kernel/random/boot_id"), boot_id, "boot id")
+    passed, real = uptime(m) - before, time.monotonic() - at
+    t.check(abs(passed - real) < 0.5 * t.SLOWNESS, "uptime advanced by %.2f s in %.2f s" % (passed, real))
+    guest, host = int(shell(m, "date +%s")), time.time()
+    t.check(abs(guest - host) < 2 + 0.2 * t.SLOWNESS, "the guest's date is %d, the host's %.1f" % (guest, host))
+    t.same(shell(m, "nproc"), cpus, "CPUs")
+    t.same(shell(m, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource"), "kvm-clock",
+           "clock source")
+    # The work went on: newer than the last crossing.
+    now = shell(m, "date +%s")
+    shell(m, "while [ $(cat /last) -lt %s ]; do usleep 100000; done" % now)
+    t.same(shell(m, "cut -c1-64 /sum"), digest, "SHA-256 of /dev/vda")
+    shell(m, "echo still here >/dev/hvc0; head -c 16 /dev/hwrng >/dev/null")
+    check_no_complaints(m, before)
+    power_off(m)
+
+
+@needs_files
+def migration_there_and_back():
+    cross("1")
+
+
+@needs_files
+def migration_there_and_back_with_2_vcpus():
+    cross("2")
+
+
+def unpack(bzimage, vmlinux):
+    """The ELF inside of a bzImage that was packed by LZ4; why not, where that cannot be done."""
+    with open(bzimage, "rb") as f:
+        image = f.read()
+    setup = (image[0x1F1] + 1) * 512
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    payload = image[setup + offset:setup + offset + length - 4]
+    if payload[:4] != b"\x02\x21\x4c\x18":
+        return "the kernel is not packed by LZ4"
+    try:
+        with open(vmlinux, "wb") as f:
+            status = subprocess.run(["lz4", "-dc"], input=payload, stdout=f, stderr=subprocess.DEVNULL).returncode
+    except FileNotFoundError:
+        return "no lz4 to unpack the kernel"
+    t.same(status, 0, "status of lz4")
+    return None
+
+
+@needs_files
+def an_uncompressed_kernel_by_its_PVH_note():
+    vmlinux = os.path.join(t.scratch, "vmlinux")
+    skip = unpack(os.path.join(FILES, "vmlinuz"), vmlinux)
+    if skip:
+        return skip
+    m = boot("--rng", cpus="2", kernel=vmlinux)
+    t.same(shell(m, "nproc"), "2", "CPUs, which ACPI tells of")
+    t.same(shell(m, "cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0", "source of random numbers")
+    power_off(m)
+    return None
+
+
+t.main()
