@@ -27,7 +27,6 @@
 extern char **environ;
 
 struct passt {
-	pid_t child; /* 0: none of ours */
 	/* What the socket did not take of a frame that it took a part of. */
 	size_t n_rest;
 	uint8_t rest[sizeof(uint32_t) + NET_MAX_FRAME];
@@ -59,12 +58,15 @@ static int connect_to(const char *path, struct device *dev, struct error *err)
 	return user_error(dev, code, "a passt that listens", path, err);
 }
 
-/* Start passt with @theirs as its connection; it ends when that is closed. */
-static int start(struct passt *p, int theirs)
+/*
+ * Start passt with @theirs as its connection. When it is ready it goes on in the background, by a
+ * child of its own, and the one that we started ends; it ends when its connection is closed,
+ * however ferry comes to its end.
+ */
+static int start(int theirs)
 {
 	char fd[16];
 	char *argv[] = { (char[]){ PROGRAM },
-			 (char[]){ "--foreground" },
 			 (char[]){ "--quiet" },
 			 (char[]){ "--one-off" },
 			 (char[]){ "--fd" },
@@ -73,7 +75,8 @@ static int start(struct passt *p, int theirs)
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none, broken;
-	int ret;
+	int ret, status;
+	pid_t pid;
 
 	snprintf(fd, sizeof(fd), "%d", CHILD_FD);
 	sigemptyset(&none);
@@ -81,17 +84,20 @@ static int start(struct passt *p, int theirs)
 	sigaddset(&broken, SIGPIPE);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawnattr_init(&attr);
-	/* Ferry takes its signals by a descriptor; Ctrl-C at its terminal is not for passt. */
+	/* Ferry takes its signals by a descriptor, and ignores this one. */
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &broken);
-	posix_spawnattr_setpgroup(&attr, 0);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-						POSIX_SPAWN_SETPGROUP);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawn_file_actions_adddup2(&actions, theirs, CHILD_FD);
-	ret = -posix_spawnp(&p->child, PROGRAM, &actions, &attr, argv, environ);
+	ret = -posix_spawnp(&pid, PROGRAM, &actions, &attr, argv, environ);
 	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&actions);
-	return ret;
+	if (ret < 0)
+		return ret;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return status == 0 ? 0 : -ENETDOWN;
 }
 
 static int user_open(struct net_backend *nb, const struct net_spec *spec, struct device *dev,
@@ -113,20 +119,16 @@ static int user_open(struct net_backend *nb, const struct net_spec *spec, struct
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return user_error(dev, -errno, "a pair of sockets", "", err);
 	nb->fd[0] = pair[0];
-	ret = start(p, pair[1]);
+	ret = start(pair[1]);
 	close(pair[1]);
-	return ret < 0 ? user_error(dev, ret, "passt, installed", PROGRAM, err) : 0;
+	return ret < 0 ? user_error(dev, ret, "passt, installed and content with this host",
+				    PROGRAM, err)
+		       : 0;
 }
 
 static void user_close(struct net_backend *nb)
 {
-	struct passt *p = nb->own;
-
-	if (p && p->child > 0) {
-		kill(p->child, SIGTERM);
-		waitpid(p->child, NULL, 0);
-	}
-	free(p);
+	free(nb->own);
 	nb->own = NULL;
 }
 
