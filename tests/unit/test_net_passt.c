@@ -236,6 +236,60 @@ static void test_not_installed(void **state)
 	free(path);
 }
 
+/*
+ * The program itself, where it is installed and can work: it answers ARP for every address but the
+ * one it gives the guest. It ends when the device does.
+ */
+static void test_passt(void **state)
+{
+	static const uint8_t request[] = {
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2,	 0, 0,	 0, 0, 7, 8, 6, /* Ethernet */
+		0,    1,    8,	  0,	6,    4,    0,	 1, /* a request by IPv4 over Ethernet */
+		2,    0,    0,	  0,	0,    7,    203, 0, 113, 1, /* from */
+		0,    0,    0,	  0,	0,    0,    203, 0, 113, 2, /* to */
+	};
+	struct fixture f = { .cable = { -1, -1 } };
+	struct error err = { 0 };
+	int rc, fd, probe;
+	uint8_t *at, byte;
+
+	(void)state;
+	rig_init(&f.rig);
+	rc = rig_realize(&f.rig, "virtio-net", "user" MAC_OPT, &err);
+	if (rc < 0) {
+		rig_close(&f.rig);
+		assert_true(rc == -ENOENT || rc == -ENETDOWN);
+		fprintf(stderr, "passt is not installed or cannot work here\n");
+		skip();
+	}
+	rig_resume(&f.rig);
+	f.vd = (struct virtio_device *)f.rig.dev;
+	start_driver(&f, FEATURES | F(MRG_RXBUF));
+	for (uint16_t i = 0; i < 8; i++)
+		offer(&f, RX, i, 1530);
+	at = ram(f.vd, buffer(9));
+	memset(at, 0, NET_HDR);
+	memcpy(at + NET_HDR, request, sizeof(request));
+	guest_desc(&f.queue[TX], 9, buffer(9), NET_HDR + sizeof(request), 0, 0);
+	guest_add(&f.queue[TX], 9);
+	kick(&f.queue[TX]);
+	expect_used(&f, TX, 9, 0);
+	expect_used(&f, RX, 0, NET_HDR + sizeof(request));
+	at = ram(f.vd, buffer(0) + NET_HDR);
+	assert_memory_equal(at, own_mac, 6);
+	assert_int_equal(at[21], 2);
+	assert_memory_equal(at + 28, request + 38, 4);
+	/* Hung up from the other side: passt has ended. */
+	fd = ((struct virtio_net *)f.vd)->backend.fd[0];
+	probe = dup(fd);
+	shutdown(fd, SHUT_WR);
+	rig_close(&f.rig);
+	fcntl(probe, F_SETFL, 0);
+	while (read(probe, &byte, 1) > 0)
+		;
+	close(probe);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +300,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_offloads, setup, teardown),
 		cmocka_unit_test(test_nobody_listens),
 		cmocka_unit_test(test_not_installed),
+		cmocka_unit_test(test_passt),
 	};
 
 	return cmocka_run_group_tests(tests, setup_group, teardown_group);
