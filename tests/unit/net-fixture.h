@@ -226,4 +226,46 @@ static inline uint16_t net_status(struct fixture *f)
 	return status;
 }
 
+/* For cmocka: a cable whose frames have headers, and mergeable buffers. */
+static inline int plug_in_headers(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	plug_in(f, 1, ",vnet-hdr", false);
+	rig_resume(&f->rig);
+	start_driver(f, FEATURES | F(MRG_RXBUF));
+	*state = f;
+	return 0;
+}
+
+/* A cable without headers, and a driver without mergeable buffers. */
+static inline int plug_in_plain(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	plug_in(f, 1, ",mtu=1400", false);
+	rig_resume(&f->rig);
+	start_driver(f, FEATURES);
+	*state = f;
+	return 0;
+}
+
+static inline int plug_in_two(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	plug_in(f, 2, ",vnet-hdr", false);
+	rig_resume(&f->rig);
+	start_driver(f, FEATURES | F(MQ));
+	*state = f;
+	return 0;
+}
+
+static inline int teardown(void **state)
+{
+	unplug(*state);
+	free(*state);
+	return 0;
+}
+
 #endif

@@ -46,13 +46,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	unplug(*state);
-	free(*state);
-	return 0;
-}
-
 /* A frame as it stands on the stream; its length there. */
 static size_t wire_frame(uint8_t *to, uint32_t number, size_t len)
 {

@@ -6,24 +6,6 @@
 
 #define RARP_LEN 60
 
-static int setup(void **state)
-{
-	struct fixture *f = calloc(1, sizeof(*f));
-
-	plug_in(f, 1, ",vnet-hdr", false);
-	rig_resume(&f->rig);
-	start_driver(f, FEATURES | F(MRG_RXBUF));
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	unplug(*state);
-	free(*state);
-	return 0;
-}
-
 /* A machine for @from to move to, on a cable of its own. */
 static void prepare(struct fixture *to, const struct fixture *from)
 {
@@ -309,15 +291,18 @@ static void test_hostile_pairs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_network_is_told, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_pause_while_it_is_told, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_guest_is_asked, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_old_guest_is_not_asked, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_frames_in_the_ring, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_frames_before_arrival, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_settings, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_other_network, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_hostile_state, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_network_is_told, plug_in_headers, teardown),
+		cmocka_unit_test_setup_teardown(test_pause_while_it_is_told, plug_in_headers,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_guest_is_asked, plug_in_headers, teardown),
+		cmocka_unit_test_setup_teardown(test_old_guest_is_not_asked, plug_in_headers,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_frames_in_the_ring, plug_in_headers, teardown),
+		cmocka_unit_test_setup_teardown(test_frames_before_arrival, plug_in_headers,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_settings, plug_in_headers, teardown),
+		cmocka_unit_test_setup_teardown(test_other_network, plug_in_headers, teardown),
+		cmocka_unit_test_setup_teardown(test_hostile_state, plug_in_headers, teardown),
 		cmocka_unit_test(test_hostile_pairs),
 	};
 
