@@ -144,8 +144,8 @@ static ssize_t tap_recv(struct net_backend *nb, unsigned int q, const struct iov
 	(void)len;
 	if (ret >= 0)
 		return ret;
-	/* EBADFD: the interface was removed. */
-	return errno == EBADFD || errno == EIO ? 0 : -EAGAIN;
+	/* The interface was removed; or its queue taken away from us. */
+	return errno == EFAULT || errno == EBADFD ? 0 : -EAGAIN;
 }
 
 static int tap_send(struct net_backend *nb, unsigned int q, const struct iovec *iov, unsigned int n,

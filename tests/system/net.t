@@ -119,6 +119,18 @@ def tap_that_is_taken_is_an_error_on_both_sides_and_the_guest_goes_on():
     m.expect("^PASS vio")
 
 
+@t.test
+def tap_that_is_removed_is_a_cable_pulled_out():
+    m = guest("tap,name=t0")
+    answers((100,))
+    ip("link", "del", "t0")
+    t.wait_until(lambda: "the network has gone away" in m.stderr(), "ferry to notice")
+    r = report(m)
+    m.send("q")
+    m.expect("^PASS vio")
+    t.check(r["echo"] >= 1, "counted: %r" % r)
+
+
 def taps_on_the_bridge(*names):
     for name in names:
         ip("tuntap", "add", name, "mode", "tap", "vnet_hdr")
