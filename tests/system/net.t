@@ -133,6 +133,8 @@ def tap_that_is_removed_is_a_cable_pulled_out():
 
 def taps_on_the_bridge(*names):
     for name in names:
+        if exists(name):                # of a test that failed
+            ip("link", "del", name)
         ip("tuntap", "add", name, "mode", "tap", "vnet_hdr")
         ip("link", "set", name, "up", "master", "br0")
 
