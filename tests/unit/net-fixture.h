@@ -17,7 +17,7 @@
 
 #define RX	   0U
 #define TX	   1U
-#define CTRL	   2U
+#define CTL	   2U
 #define QUEUES	   5U
 #define QUEUE_SIZE 16
 #define RINGS	   0x10000ULL /* three pages a queue */
@@ -199,7 +199,7 @@ static inline void guest_sends(struct fixture *f, unsigned int q, uint16_t i, ui
 static inline uint8_t command(struct fixture *f, uint8_t class, uint8_t cmd, const void *data,
 			      uint32_t len)
 {
-	struct guest_queue *gq = &f->queue[f->vd->features & F(MQ) ? 4 : CTRL];
+	struct guest_queue *gq = &f->queue[f->vd->features & F(MQ) ? 4 : CTL];
 	uint64_t at = buffer(30);
 	uint8_t *p = ram(f->vd, at);
 

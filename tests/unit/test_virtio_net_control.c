@@ -108,13 +108,13 @@ static void test_two_pairs(void **state)
 	assert_int_equal(network_gets(f, 0, got, sizeof(got), 100), 72);
 	/* A driver that knows nothing of it has its control queue where queue 2 was. */
 	start_driver(f, V1 | F(CTRL_VQ) | F(GUEST_ANNOUNCE));
-	f->queue[CTRL].next_desc = 0;
-	guest_desc(&f->queue[CTRL], 0, buffer(30), 2, N, 1);
-	guest_desc(&f->queue[CTRL], 1, buffer(31), 1, W, 0);
+	f->queue[CTL].next_desc = 0;
+	guest_desc(&f->queue[CTL], 0, buffer(30), 2, N, 1);
+	guest_desc(&f->queue[CTL], 1, buffer(31), 1, W, 0);
 	memcpy(ram(f->vd, buffer(30)), (uint8_t[]){ VIRTIO_NET_CTRL_ANNOUNCE, 0 }, 2);
-	guest_add(&f->queue[CTRL], 0);
-	kick(&f->queue[CTRL]);
-	expect_used(f, CTRL, 0, 1);
+	guest_add(&f->queue[CTL], 0);
+	kick(&f->queue[CTL]);
+	expect_used(f, CTL, 0, 1);
 	assert_int_equal(*(uint8_t *)ram(f->vd, buffer(31)), VIRTIO_NET_OK);
 }
 
