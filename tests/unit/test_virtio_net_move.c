@@ -260,6 +260,24 @@ static void test_other_network(void **state)
 	expect_refusal(f, 2, ",vnet-hdr", "n_queues", "3");
 }
 
+/* A driver that was never offered any offload fits everywhere. */
+static void test_without_offloads_anywhere(void **state)
+{
+	struct fixture f, g;
+	struct error err = { 0 };
+
+	(void)state;
+	plug_in(&f, 1, ",vnet-hdr,no-offload", false);
+	rig_resume(&f.rig);
+	assert_int_equal(guest_features(f.vd) & (F(CSUM) | F(GUEST_CSUM)), 0);
+	start_driver(&f, FEATURES);
+	plug_in(&g, 1, "", true);
+	rig_quiesce(&f.rig);
+	assert_int_equal(rig_copy(&f.rig, &g.rig, &err), 0);
+	unplug(&g);
+	unplug(&f);
+}
+
 static void test_hostile_state(void **state)
 {
 	struct fixture *f = *state;
@@ -303,6 +321,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_settings, plug_in_headers, teardown),
 		cmocka_unit_test_setup_teardown(test_other_network, plug_in_headers, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile_state, plug_in_headers, teardown),
+		cmocka_unit_test(test_without_offloads_anywhere),
 		cmocka_unit_test(test_hostile_pairs),
 	};
 
