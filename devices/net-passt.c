@@ -89,6 +89,8 @@ static int start(int theirs)
 	posix_spawnattr_setsigdefault(&attr, &broken);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawn_file_actions_adddup2(&actions, theirs, CHILD_FD);
+	/* Descriptors that ferry was started with are not passt's. */
+	posix_spawn_file_actions_addclosefrom_np(&actions, CHILD_FD + 1);
 	ret = -posix_spawnp(&pid, PROGRAM, &actions, &attr, argv, environ);
 	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&actions);

@@ -11,6 +11,7 @@ enum {
 	NEEDS_CSUM = 1, /* a flag of the header */
 	PORT_ECHO = 7,
 	PORT_DISCARD = 9,
+	PORT_OWN = 50009,
 	PROTOCOL_ICMP = 1,
 	PROTOCOL_UDP = 17,
 };
@@ -112,7 +113,7 @@ void net_send_udp(struct net *n)
 	memcpy(p + IP_FROM, n->ip, 4);
 	memcpy(p + IP_TO, n->peer, 4);
 	put16(p + IP_CSUM, checksum(p + IP, 20));
-	put16(p + UDP, PORT_DISCARD);
+	put16(p + UDP, PORT_OWN);
 	put16(p + UDP_TO, PORT_DISCARD);
 	put16(p + UDP_LENGTH, 8 + n->send); /* without a checksum */
 	put16(p + UDP_DATA, (uint32_t)(n->sent >> 16));
