@@ -44,7 +44,7 @@
 
 #include "vmm/device.h"
 
-#define VIRTIO_MAX_QUEUES     8
+#define VIRTIO_MAX_QUEUES     17 /* 8 pairs of a network device, and its control queue */
 #define VIRTIO_MAX_QUEUE_SIZE 256
 /* Descriptors of one chain, the indirect ones included. */
 #define VIRTQ_MAX_CHAIN 256

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * vio: drives all virtio devices at once, each by its own test: blk.c, and here the entropy device
- * and the console (virtio 1.2, sections 5.4 and 5.3).
+ * vio: drives all virtio devices at once, each by its own test: blk.c, net.c, and here the entropy
+ * device and the console (virtio 1.2, sections 5.4 and 5.3).
  */
 #include "kernel/cpu.h"
 #include "kernel/program.h"
@@ -155,7 +155,7 @@ static void console_report(const struct virtio *v)
 static const struct vio_test vio_rng = { VIRTIO_RNG, "rng", rng_start, rng_step, rng_report };
 static const struct vio_test vio_console = { VIRTIO_CONSOLE, "console", console_start, console_step,
 					     console_report };
-static const struct vio_test *const tests[] = { &vio_blk, &vio_rng, &vio_console };
+static const struct vio_test *const tests[] = { &vio_blk, &vio_net, &vio_rng, &vio_console };
 
 struct running {
 	const struct vio_test *test;
@@ -215,6 +215,6 @@ static void vio(void)
 	}
 }
 
-PROGRAM(vio,
-	"virtio devices: dev=all|blk|console|rng seconds=0 depth=8 irq=0 indirect=1 event_idx=1 "
-	"lines=1 limit=0 (MiB of the disk)");
+PROGRAM(vio, "virtio devices: dev=all|blk|net|console|rng seconds=0 depth=8 irq=0 indirect=1 "
+	     "event_idx=1 "
+	     "lines=1 limit=0 (MiB of the disk) ip=10.0.0.2 peer=10.0.0.1 send=0 mrg=0 csum=0");

@@ -25,6 +25,6 @@ struct vio_test {
 	void (*report)(const struct virtio *v);
 };
 
-extern const struct vio_test vio_blk;
+extern const struct vio_test vio_blk, vio_net;
 
 #endif

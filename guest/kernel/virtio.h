@@ -15,6 +15,7 @@
 #define VIRTIO_BUFFERS 4  /* at most, a request */
 
 enum {
+	VIRTIO_NET = 1,
 	VIRTIO_CONSOLE = 3,
 	VIRTIO_BLK = 2,
 	VIRTIO_RNG = 4,
@@ -59,7 +60,7 @@ struct virtio {
 	uint64_t irqs_seen;
 	unsigned busy; /* requests that will be answered soon */
 	struct patience patience;
-	struct virtio_queue queue[2];
+	struct virtio_queue queue[3];
 };
 
 struct virtio_buffer {

@@ -95,7 +95,8 @@ def vio():
     disk = os.path.join(t.scratch, "disk")
     with open(disk, "wb") as f:
         f.truncate(1 << 20)
-    program("vio irq=1 limit=1", "--disk", disk, "--rng", "--console", "file:" + disk + ".console")
+    program("vio irq=1 limit=1", "--disk", disk, "--rng", "--console", "file:" + disk + ".console",
+            "--net", "none")
     with open(disk + ".console") as f:
         t.check(f.read(), "nothing came out of the virtio console")
 

@@ -146,7 +146,7 @@ static inline unsigned int test_dirty(struct vm *vm, uint64_t *gpas, unsigned in
 
 	for (unsigned int r = 0; r < vm->memory.n_regions; r++) {
 		struct memory_region *region = &vm->memory.regions[r];
-		uint64_t bitmap[RAM_LOW / PAGE_SIZE / 64] = { 0 };
+		uint64_t bitmap[RAM_SIZE / PAGE_SIZE / 64] = { 0 };
 
 		memory_fetch_own(region, 0, region->size / PAGE_SIZE, bitmap);
 		for (uint64_t p = 0; p < region->size / PAGE_SIZE; p++)
