@@ -128,6 +128,8 @@ def ctl_takes_json_and_words():
         status, out, err = t.ferry("ctl", m.control, *bad)
         t.same((status, out, err.count("\n")), (1, "", 1), "ctl " + " ".join(bad))
         t.check(err.startswith("ferry: ") and naming in err, err)
+    t.same(ctl(m, "system_powerdown"), {}, "what a power button says")
+    m.qmp.event("POWERDOWN")                       # the guest does not listen to it
     every = json.loads(t.ferry("status", m.control, "--json")[1])
     t.same(every["status"], {"running": True, "status": "running"}, "ferry status --json")
 

@@ -127,6 +127,9 @@ def a_shell_and_its_devices():
     t.wait_until(lambda: "over hvc0" in open(console).read(), "what was written to /dev/hvc0")
     t.same(shell(m, "cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0", "source of random numbers")
     t.same(shell(m, "head -c 64 /dev/hwrng | wc -c"), "64", "random bytes")
+    data = "/sys/kernel/boot_params/setup_data/0/"
+    t.same(shell(m, "cat %stype; head -c 4 %sdata | hexdump -e '4/1 \"%%02x\"'" % (data, data)), "0x2\nd00dfeed",
+           "the machine tree as setup_data")
     t.check("PNP0501" in shell(m, "cat /sys/bus/acpi/devices/*/hid"), "the serial port is found by ACPI")
     power_off(m)
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* ACPI and MP tables as a guest finds them: by signature, with sums of 0, and with all devices. */
+/* ACPI tables as a guest finds them: by signature, with sums of 0, and with all devices. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -361,43 +361,6 @@ static void a_full_buffer(void **state)
 	free(tree);
 }
 
-static void mp_tables(void **state)
-{
-	struct vm *vm = open_vm(0, true);
-	const uint8_t *f, *c, *e;
-	unsigned int seen[5] = { 0 };
-
-	(void)state;
-	assert_int_equal(write_tables(vm, NULL), 0);
-	assert_true(MP_TABLES >= 0xf0000 && MP_TABLES % 16 == 0);
-	f = at(vm, MP_TABLES, 16);
-	assert_memory_equal(f, "_MP_", 4);
-	assert_int_equal(sum(f, 16), 0);
-	c = at(vm, le(f + 4, 4), 44);
-	assert_memory_equal(c, "PCMP", 4);
-	assert_int_equal(sum(c, (size_t)le(c + 4, 2)), 0);
-	assert_int_equal(le(c + 36, 4), LAPIC_BASE);
-	e = c + 44;
-	for (uint64_t i = 0; i < le(c + 34, 2); i++) {
-		assert_in_range(e[0], 0, 4);
-		if (e[0] == 0) {
-			assert_int_equal(e[1], seen[0]);
-			assert_int_equal(e[3], seen[0] == 0 ? 3 : 1);
-		}
-		if (e[0] == 3)
-			assert_int_equal(e[5], e[7]); /* IRQ n is pin n */
-		seen[e[0]]++;
-		e += e[0] == 0 ? 20 : 8;
-	}
-	assert_ptr_equal(e, c + le(c + 4, 2));
-	assert_int_equal(seen[0], 3);
-	assert_int_equal(seen[1], 1);
-	assert_int_equal(seen[2], 1);
-	assert_int_equal(seen[3], 16);
-	assert_int_equal(seen[4], 2);
-	vm_destroy(vm);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -410,7 +373,6 @@ int main(void)
 		cmocka_unit_test(a_hostile_tree),
 		cmocka_unit_test(a_tree_too_large),
 		cmocka_unit_test(a_full_buffer),
-		cmocka_unit_test(mp_tables),
 	};
 
 	return cmocka_run_group_tests_name("acpi", tests, NULL, NULL);
