@@ -318,6 +318,7 @@ static void segments_that_do_not_fit(void **state)
 		{ BOOT_INFO, 500 },	     { BOOT_INFO - 499, 500 },
 		{ BOOT_CMDLINE, 500 },	     { BOOT_CMDLINE + BOOT_CMDLINE_MAX - 1, 500 },
 		{ BOOT_CMDLINE - 499, 500 }, { 0, RAM },
+		{ ACPI_TABLES - 499, 500 },  { MP_TABLES + MP_TABLES_MAX - 1, 500 },
 	};
 	struct rig *r = *state;
 

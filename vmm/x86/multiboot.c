@@ -106,7 +106,8 @@ static int bad(const struct boot_file *kernel, const char *field, const char *ex
 
 /* What an image must not cover, for we put something there. */
 static const struct gpa_range kept[] = { { BOOT_INFO, sizeof(struct boot_info) },
-					 { BOOT_CMDLINE, BOOT_CMDLINE_MAX } };
+					 { BOOT_CMDLINE, BOOT_CMDLINE_MAX },
+					 { ACPI_TABLES, TABLES_MAX } };
 
 #define N_KEPT (sizeof(kept) / sizeof(kept[0]))
 

@@ -110,8 +110,9 @@ static int load_image(struct vm *vm, const struct elf *elf, uint64_t *entry, uin
 		      struct error *err)
 {
 	const struct gpa_range keep[] = { { BOOT_INFO, sizeof(struct boot_info) },
-					  { BOOT_CMDLINE, BOOT_CMDLINE_MAX } };
-	int ret = elf_load(vm, elf, keep, 2, end, err);
+					  { BOOT_CMDLINE, BOOT_CMDLINE_MAX },
+					  { ACPI_TABLES, TABLES_MAX } };
+	int ret = elf_load(vm, elf, keep, 3, end, err);
 
 	if (ret < 0)
 		return ret;
