@@ -146,6 +146,12 @@ class Targets:
         self.add("exec to the guest's first byte ms, a fifth of QEMU's", a, b / 5 if b else None, "{:.1f}")
 
 
+    def io(self, result):
+        rates = {name: median(runs, lambda r: r["rate"]) for name, runs in result["runs"].items()}
+        best = max((rate for name, rate in rates.items() if name != "ferry" and rate is not None), default=None)
+        self.add(result["text"] + ", a second: the better QEMU's", rates["ferry"], best, "{:.0f}", least=True)
+
+
 def targets(results):
     t = Targets()
     for result in results["migrations"]:
@@ -154,6 +160,8 @@ def targets(results):
         t.memory(results["migrations"])
     if "start" in results:
         t.start(results["start"])
+    for result in results.get("io", []):
+        t.io(result)
     return table(["what", "found", "to reach", ""], t.rows) if t.rows else ""
 
 
@@ -180,9 +188,18 @@ def start_table(start):
     return table(["", "median ms", "range"], rows)
 
 
+def io_table(result):
+    base = result["runs"]["ferry"]
+    rows = [[name, spread(runs, lambda r: r["rate"], "{:.0f}") + ratio(runs, base, lambda r: r["rate"]),
+             spread(runs, lambda r: r["bytes"] / MIB)] for name, runs in result["runs"].items()]
+    return table(["", "a second", "MiB/s"], rows)
+
+
 def failures(results):
     lines = [f"- {x['text']}, {name}: {r['failed']}" for x in results["migrations"]
              for name, runs in x["runs"].items() for r in runs if "failed" in r]
+    lines += [f"- {x['text']}, {name}: {r['failed']}" for x in results.get("io", [])
+              for name, runs in x["runs"].items() for r in runs if "failed" in r]
     lines += [f"- {x['content']}, {x['how']}, {x['iovecs']} iovecs: {r['failed']}"
               for x in results.get("copying", []) for r in x["runs"] if "failed" in r]
     return lines
@@ -216,6 +233,8 @@ def markdown(results):
         parts += ["## From exec to the guest's first byte\n", start_table(results["start"])]
     if "copying" in results:
         parts += ["## By reference against copying (no guest)\n", copying_table(results["copying"])]
+    for result in results.get("io", []):
+        parts += [f"## {result['text']}\n", io_table(result)]
     reached = targets(results)
     if reached:
         parts += ["## To reach\n", reached]
