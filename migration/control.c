@@ -62,6 +62,7 @@ static json_t *own_info(const struct migration *m)
 	json_object_set_new(info, "handed-over", json_boolean(m->handed_over));
 	put(info, "rounds", s->rounds);
 	put(info, "records", s->records);
+	put(info, "pages-hinted", s->pages_hinted);
 	put(info, "bytes-referenced", s->bytes_referenced);
 	put(info, "bytes-copied", s->bytes_copied);
 	put(info, "iovecs-queued", s->iovecs_queued);

@@ -50,8 +50,9 @@ struct migration_params {
 struct migration_stats {
 	_Atomic uint64_t started_ns, setup_ns, total_ns; /* CLOCK_MONOTONIC; durations */
 	_Atomic uint64_t pages_data, pages_zero;	 /* sent or received */
-	_Atomic uint64_t ram_total;			 /* bytes of guest RAM */
-	_Atomic uint64_t rounds;			 /* passes over RAM begun */
+	_Atomic uint64_t pages_hinted; /* not sent: the guest does not need what they hold */
+	_Atomic uint64_t ram_total;    /* bytes of guest RAM */
+	_Atomic uint64_t rounds;       /* passes over RAM begun */
 	_Atomic uint64_t records;
 	_Atomic uint64_t bytes_xfer, bytes_referenced, bytes_copied;
 	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;

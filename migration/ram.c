@@ -9,9 +9,6 @@
 
 #include "migration/zero.h"
 
-/* KVM's log is cleared in pieces of this many pages (64 MiB), just before they are looked at. */
-#define CLEAR_PAGES 16384UL
-
 /* As little as this may be left in the channel's buffer. */
 #define SETTLED	  (64UL << 10)
 #define SETTLE_NS 500000ULL
@@ -40,6 +37,7 @@ int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, u
 	s->m = m;
 	s->p = p;
 	s->batch_max = MIN(batch_max, RAM_BATCH);
+	pthread_mutex_init(&s->hint_lock, NULL);
 	for (unsigned int i = 0; i < mem->n_regions; i++) {
 		s->bitmap[i] = calloc(region_words(&mem->regions[i]), sizeof(uint64_t));
 		if (!s->bitmap[i])
@@ -66,13 +64,17 @@ void ram_save_free(struct ram_save *s)
 {
 	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
 		free(s->bitmap[i]);
+	if (s->vm)
+		pthread_mutex_destroy(&s->hint_lock);
 }
 
 int ram_save_fetch(struct ram_save *s, struct error *err)
 {
 	struct memory *mem = &s->vm->memory;
-	uint64_t before = s->dirty, now;
+	uint64_t before, now;
 
+	ram_hints_stop(s);
+	before = s->dirty;
 	s->dirty = 0;
 	for (unsigned int i = 0; i < mem->n_regions; i++) {
 		int ret = dirty_log_fetch(s->vm, &mem->regions[i], s->bitmap[i], err);
@@ -245,11 +247,13 @@ static int save_region(struct ram_save *s, unsigned int i, bool live, struct err
 {
 	struct memory_region *region = &s->vm->memory.regions[i];
 	uint64_t pages = region_pages(region);
+	uint64_t piece = s->hinting ? RAM_HINT_PAGES : RAM_CLEAR_PAGES;
 
-	for (uint64_t first = 0; first < pages && !round_is_over(s, live); first += CLEAR_PAGES) {
-		uint64_t n = MIN(CLEAR_PAGES, pages - first);
+	for (uint64_t first = 0; first < pages && !round_is_over(s, live); first += piece) {
+		uint64_t n = MIN(piece, pages - first);
 		int ret = 0;
 
+		ram_hints_pass(s, i, first + n);
 		if (next_dirty(s->bitmap[i], first, first + n) == first + n)
 			continue;
 		if (live)

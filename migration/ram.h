@@ -20,6 +20,10 @@
 #define RAM_BATCH (4UL << 20)
 /* Pages of one record, the zero ones included: a cancel is seen that often. */
 #define RAM_BATCH_PAGES 65536
+/* KVM's log is cleared in pieces of this many pages (64 MiB), just before they are looked at. */
+#define RAM_CLEAR_PAGES 16384UL
+/* … and while hints come in smaller ones, since those for a piece that was begun are too late. */
+#define RAM_HINT_PAGES 256UL
 
 struct ram_save {
 	struct vm *vm;
@@ -27,10 +31,18 @@ struct ram_save {
 	struct protocol *p;
 	uint64_t batch_max; /* bytes of payload the other side takes in one record */
 	uint64_t *bitmap[MEMORY_MAX_REGIONS]; /* pages still to send */
-	uint64_t dirty;			      /* … their number */
+	_Atomic uint64_t dirty;		      /* … their number */
 	uint64_t fetched_ns;		      /* when the dirty log was read last */
 	struct rate_limit limit;
 	struct bandwidth bandwidth;
+
+	/* Free page hints, ram-hint.c. The lock may be taken under a device's; nothing is locked
+	 * under it. It guards bitmap[i] from page begun[i] on while hints may come. */
+	struct page_hints hints;
+	pthread_mutex_t hint_lock;
+	bool hinting;			    /* hints are taken */
+	bool hinted;			    /* devices have to hear of the end */
+	uint64_t begun[MEMORY_MAX_REGIONS]; /* pages that the round has begun with */
 
 	/* The record being put together. */
 	unsigned int n;
@@ -45,6 +57,16 @@ struct ram_save {
 int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, uint64_t batch_max,
 		  struct error *err);
 void ram_save_free(struct ram_save *s);
+
+/*
+ * Ask devices which pages need not be sent, until ram_save_fetch(); after ram_save_init(), before
+ * the first round. ram_hints_over(): the migration has ended, one way or the other.
+ */
+int ram_hints_start(struct ram_save *s, struct error *err);
+void ram_hints_over(struct ram_save *s);
+/* For ram.c: hints for pages below @page of region @i come too late; … for all pages. */
+void ram_hints_pass(struct ram_save *s, unsigned int i, uint64_t page);
+void ram_hints_stop(struct ram_save *s);
 
 /* Add what was written since the last call to what is to be sent. */
 int ram_save_fetch(struct ram_save *s, struct error *err);

@@ -122,14 +122,17 @@ static int send_ram(struct source *s, struct error *err)
 	if (ret < 0)
 		return ret;
 	migration_set_status(s->m, MIGRATION_ACTIVE);
-	do {
+	ret = ram_hints_start(s->ram, err);
+	while (ret == 0) {
 		before = ram_save_remaining(s->ram);
 		migration_pass_event(s->m, s->m->stats.rounds + 1);
 		ret = ram_save_round(s->ram, true, err);
 		ret = ret < 0 ? ret : ram_save_settle(s->ram, err);
 		ret = ret < 0 ? ret : migration_check(s->m, err);
 		ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
-	} while (ret == 0 && !time_to_switch(s, before));
+		if (ret == 0 && time_to_switch(s, before))
+			break;
+	}
 	return ret;
 }
 
@@ -255,7 +258,9 @@ static int wait_running(struct source *s, struct error *err)
 static int switch_over(struct source *s, struct error *err)
 {
 	struct record rec;
-	int ret = source_pause(s, s->m->params.verify, err);
+	/* Hinted pages differ, as they may (ram-hint.c). */
+	bool checksum = s->m->params.verify && !s->m->stats.pages_hinted;
+	int ret = source_pause(s, checksum, err);
 
 	ret = ret < 0 ? ret : send_rest(s, err);
 	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_LOADED, &rec, err);
@@ -324,8 +329,10 @@ static int source_run(struct migration *m, struct error *err)
 		give_up(&s, err);
 	else if (ret < 0)
 		hand_over(&s, err);
-	if (s.logging)
+	if (s.logging) {
+		ram_hints_over(s.ram);
 		dirty_log_stop(s.vm);
+	}
 	source_close(&s);
 	source_free(&s);
 	return ret;

@@ -183,6 +183,11 @@ void watch_report(FILE *out, const json_t *info)
 		human(number(info, "ram", "normal-bytes"), a, sizeof(a)),
 		human(number(info, "ram", "duplicate") * number(info, "ram", "page-size"), b,
 		      sizeof(b)));
+	if (number(info, "x-ferry", "pages-hinted") > 0)
+		fprintf(out, "  hinted free   %s not sent\n",
+			human(number(info, "x-ferry", "pages-hinted") *
+				      number(info, "ram", "page-size"),
+			      a, sizeof(a)));
 	print_costs(out, info);
 	fprintf(out, "  throughput    %s/s while sending\n",
 		human(number(info, "x-ferry", "bandwidth"), a, sizeof(a)));

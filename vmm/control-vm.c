@@ -38,10 +38,19 @@ static void on_reset(void *opaque, bool guest)
 	control_event(control->vm, "RESET", reason(guest, "guest-reset", "host-qmp-system-reset"));
 }
 
+static void on_ram(void *opaque, uint64_t bytes)
+{
+	struct control *control = opaque;
+
+	control_event(control->vm, "BALLOON_CHANGE",
+		      json_pack("{s:I}", "actual", (json_int_t)bytes));
+}
+
 void control_vm_listen(struct control *control)
 {
-	control->listener =
-		(struct vm_listener){ .changed = on_changed, .reset = on_reset, .opaque = control };
+	control->listener = (struct vm_listener){
+		.changed = on_changed, .reset = on_reset, .ram = on_ram, .opaque = control
+	};
 	vm_listen(control->vm, &control->listener);
 }
 

@@ -34,6 +34,34 @@ enum device_stage {
 	STAGES,
 };
 
+/*
+ * Whom a device tells of RAM whose contents the guest does not need. Pages named by add may lose
+ * what they held when the guest was asked (hint_start below); what is written to them from then on
+ * is kept. @gpa and @len are bytes of RAM. Any thread; takes no lock but its own, the last one.
+ */
+struct page_hints {
+	void (*add)(struct page_hints *hints, uint64_t gpa, uint64_t len);
+};
+
+/* What a device can do that moves RAM between guest and host. Each may be NULL. */
+struct device_ram_ops {
+	/* Bytes of RAM that the guest has for itself, and what it is asked to make do with (at most
+	 * its RAM). Loop thread. */
+	uint64_t (*size)(struct device *dev);
+	void (*resize)(struct device *dev, uint64_t bytes);
+	/* Call @each for every number that the guest last told of its use of RAM, and ask it for
+	 * new ones. Names are those of the public schema. Loop thread. */
+	void (*stats)(struct device *dev,
+		      void (*each)(void *opaque, const char *name, uint64_t value), void *opaque);
+	/* Ask the guest for free pages, and pass on what it says to @hints until hint_stop has
+	 * returned. Any thread, the guest runs. */
+	void (*hint_start)(struct device *dev, struct page_hints *hints);
+	/* No more hints. @over: pages that were named keep what they hold from now on, the guest
+	 * may have them all back; else that comes when the guest runs somewhere else. Any thread.
+	 */
+	void (*hint_stop)(struct device *dev, bool over);
+};
+
 struct device_option {
 	const char *name; /* of the long option, without dashes */
 	const char *arg;  /* "FILE[,readonly]"; NULL for none */
@@ -94,6 +122,8 @@ struct device_class {
 
 	/* A person presses the power button, which this device has. vCPUs may run. */
 	void (*press_power)(struct device *dev);
+	/* Optional: what only a balloon has, see below. */
+	const struct device_ram_ops *ram;
 };
 
 struct device {
@@ -148,6 +178,9 @@ void device_request_reset(struct device *dev);
 void device_request_exit(struct device *dev, int status);
 /* True from the time the machine is realized by `receive` until it first runs. */
 bool device_is_incoming(struct device *dev);
+
+/* The guest has @bytes of RAM for itself now: tells who listens. Loop thread. */
+void device_ram_changed(struct device *dev, uint64_t bytes);
 
 /* Reading a node. Missing or mis-sized properties are errors that name the node. */
 int device_node_reg(const void *fdt, int node, uint64_t *base, uint64_t *size, bool *pio,

@@ -121,6 +121,7 @@ int memory_alloc(struct memory *mem, uint64_t size, enum memory_backing backing,
 	if (ret < 0)
 		return ret;
 	mem->size = size;
+	mem->backing = backing;
 	if (backing == MEMORY_SHARED && (ret = open_memfd(mem, err)) < 0)
 		return ret;
 	ret = add_region(mem, 0, low, backing, 0, err);
@@ -212,6 +213,24 @@ void memory_mark_dirty(const struct memory *mem, uint64_t gpa, uint64_t len)
 		atomic_fetch_or(&region->own[word], bits(page % 64, to));
 		page = next;
 	}
+}
+
+int memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len)
+{
+	/* Of a file the mapping is only a view: a hole has to be made in the file (madvise(2)). */
+	int advice = mem->backing == MEMORY_SHARED ? MADV_REMOVE : MADV_DONTNEED;
+	void *hva = memory_hva(mem, gpa, len);
+
+	if (!hva)
+		return -EFAULT;
+	if (gpa % PAGE_SIZE || len % PAGE_SIZE)
+		return -EINVAL;
+	if (mem->backing == MEMORY_HUGETLB)
+		return -EOPNOTSUPP;
+	if (madvise(hva, len, advice) < 0)
+		return -errno;
+	memory_mark_dirty(mem, gpa, len);
+	return 0;
 }
 
 void memory_fetch_own(struct memory_region *region, uint64_t first, uint64_t n, uint64_t *bitmap)

@@ -37,6 +37,7 @@ enum memory_backing {
 };
 
 struct memory {
+	enum memory_backing backing;
 	struct memory_region regions[MEMORY_MAX_REGIONS];
 	unsigned int n_regions;
 	uint64_t size; /* of all regions, bytes */
@@ -65,6 +66,13 @@ int memory_write(const struct memory *mem, uint64_t gpa, const void *buf, size_t
 
 /* Log a write by the VMM that has been done. A range outside RAM is ignored. Any thread. */
 void memory_mark_dirty(const struct memory *mem, uint64_t gpa, uint64_t len);
+
+/*
+ * Give the host back what holds whole pages [@gpa, @gpa + @len): they read as zero from then on,
+ * and that is logged as a write. -EFAULT when not all of it is RAM, -EINVAL when it is not pages,
+ * -EOPNOTSUPP when the backing has no single pages to give. Any thread.
+ */
+int memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len);
 
 /* Move our own bits of pages [@first, @first + @n) of a region into @bitmap (or-ed), clearing them.
  * @bitmap is the whole region's, from page 0. @first is a multiple of 64, and so is @n unless the

@@ -46,6 +46,8 @@ struct vm_listener {
 	void (*changed)(void *opaque, enum vm_state from, enum vm_state to);
 	/* The machine was reset, by the guest or by a person. */
 	void (*reset)(void *opaque, bool guest);
+	/* The guest has taken or given back RAM; it has @bytes for itself. */
+	void (*ram)(void *opaque, uint64_t bytes);
 	/* The machine is about to be destroyed: end the threads that use it. */
 	void (*gone)(void *opaque);
 	void *opaque;
@@ -140,6 +142,14 @@ int vm_load_state(struct vm *vm, const void *fdt, size_t size, bool *applied, st
 /* Ownership of host resources, see struct device_class. claim is all or nothing. */
 int vm_claim(struct vm *vm, struct error *err);
 void vm_yield(struct vm *vm);
+
+/* vmm/guest-ram.c: devices that move RAM between guest and host, see struct device_ram_ops. */
+/* The first device that can resize, NULL when there is none. */
+struct device *vm_ram_device(struct vm *vm);
+/* Whether there is a device that passes on hints; start and stop all that do. Any thread. */
+bool vm_can_hint(const struct vm *vm);
+void vm_hint_start(struct vm *vm, struct page_hints *hints);
+void vm_hint_stop(struct vm *vm, bool over);
 
 /* Dirty log, vmm/dirty.c. Bitmaps have one bit a page of the region, in words of 64. */
 int dirty_log_start(struct vm *vm, struct error *err);

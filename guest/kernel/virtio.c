@@ -166,6 +166,11 @@ uint64_t virtio_config(struct virtio *v, unsigned offset, unsigned bytes)
 	return value;
 }
 
+void virtio_config_set(struct virtio *v, unsigned offset, uint32_t value)
+{
+	set(v, REG_CONFIG + offset, value);
+}
+
 /* 2.7.13: does the device want to be told, having been told of @kicked? */
 static void notify(struct virtio *v, unsigned queue)
 {

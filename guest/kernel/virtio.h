@@ -19,6 +19,7 @@ enum {
 	VIRTIO_CONSOLE = 3,
 	VIRTIO_BLK = 2,
 	VIRTIO_RNG = 4,
+	VIRTIO_BALLOON = 5,
 };
 
 struct virtio_desc {
@@ -60,7 +61,7 @@ struct virtio {
 	uint64_t irqs_seen;
 	unsigned busy; /* requests that will be answered soon */
 	struct patience patience;
-	struct virtio_queue queue[3];
+	struct virtio_queue queue[4];
 };
 
 struct virtio_buffer {
@@ -83,6 +84,7 @@ void virtio_open(struct virtio *v, const struct device *device, uint64_t feature
 void virtio_close(struct virtio *v);
 
 uint64_t virtio_config(struct virtio *v, unsigned offset, unsigned bytes);
+void virtio_config_set(struct virtio *v, unsigned offset, uint32_t value);
 
 /* Makes a request available and notifies the device; the slot must be free. */
 void virtio_submit(struct virtio *v, unsigned queue, unsigned slot,

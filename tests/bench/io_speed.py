@@ -45,7 +45,7 @@ def run_disk(contender, words, ms, disk):
     """Requests and bytes a second."""
     machine = contender.start(contender.command(f"speed {words} ms={ms}", 64) + options(contender, disk=disk))
     try:
-        requests, size, ns = map(int, machine.expect(r"speed requests=(\d+) bytes=(\d+) ns=(\d+)").groups())
+        requests, size, ns = map(int, machine.expect(r"speed requests=(\d+) bytes=(\d+) ns=(\d+)\n").groups())
         return {"rate": requests * 1e9 / ns, "bytes": size * 1e9 / ns}
     except (Failed, OSError) as e:
         return {"failed": str(e)}

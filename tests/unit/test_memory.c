@@ -203,6 +203,37 @@ static void shared_memory_is_a_memfd(void **state)
 	assert_int_equal(fcntl(mem.fd, F_GETFD), -1);
 }
 
+/* Whole pages of RAM, by whatever way its backing needs; and a migration hears of it. */
+static void discarded_pages_are_empty(void **state)
+{
+	for (int shared = 0; shared < 2; shared++) {
+		struct memory mem;
+		uint64_t bitmap[2 * MIB / PAGE_SIZE / 64] = { 0 };
+		uint8_t *hva;
+
+		(void)state;
+		alloc(&mem, 2 * MIB, shared ? MEMORY_SHARED : MEMORY_ANON);
+		hva = mem.regions[0].hva;
+		memset(hva, 0x5a, 2 * MIB);
+		assert_int_equal(memory_discard(&mem, PAGE_SIZE, 2 * PAGE_SIZE), 0);
+		assert_int_equal(hva[PAGE_SIZE - 1], 0x5a);
+		for (uint64_t i = PAGE_SIZE; i < 3 * PAGE_SIZE; i++)
+			assert_int_equal(hva[i], 0);
+		assert_int_equal(hva[3 * PAGE_SIZE], 0x5a);
+		memory_fetch_own(&mem.regions[0], 0, 2 * MIB / PAGE_SIZE, bitmap);
+		assert_int_equal(bitmap[0], 6);
+		assert_int_equal(memory_discard(&mem, 1, PAGE_SIZE), -EINVAL);
+		assert_int_equal(memory_discard(&mem, 0, PAGE_SIZE - 1), -EINVAL);
+		assert_int_equal(memory_discard(&mem, 0, 0), -EFAULT);
+		assert_int_equal(memory_discard(&mem, 2 * MIB - PAGE_SIZE, 2 * PAGE_SIZE), -EFAULT);
+		assert_int_equal(memory_discard(&mem, -PAGE_SIZE, PAGE_SIZE), -EFAULT);
+		if (shared) /* gone from the file, too */
+			assert_int_equal(pread(mem.fd, hva, 1, PAGE_SIZE), 1);
+		assert_int_equal(hva[0], shared ? 0 : 0x5a);
+		memory_free(&mem);
+	}
+}
+
 static void refuse(uint64_t size, enum memory_backing backing, int code, const char *expected)
 {
 	struct error err = { 0 };
@@ -259,6 +290,7 @@ int main(void)
 		cmocka_unit_test(fetching_a_part),
 		cmocka_unit_test(no_write_is_lost_between_mark_and_fetch),
 		cmocka_unit_test(shared_memory_is_a_memfd),
+		cmocka_unit_test(discarded_pages_are_empty),
 		cmocka_unit_test(bad_sizes),
 		cmocka_unit_test(freeing_zeros_closes_nothing),
 		cmocka_unit_test(sparse_memory_is_cheap),

@@ -130,7 +130,9 @@ static void on_gone(void *opaque)
 static void listen(struct box *box, struct listened *l)
 {
 	l->box = box;
-	l->listener = (struct vm_listener){ on_changed, on_reset, on_gone, l, NULL };
+	l->listener = (struct vm_listener){
+		.changed = on_changed, .reset = on_reset, .gone = on_gone, .opaque = l
+	};
 	vm_listen(box->vm, &l->listener);
 }
 
