@@ -291,7 +291,7 @@ static void whole_disk(void **state)
 	assert_true(e->to->syncs == 1 && e->to->closed);
 }
 
-/* A destination that takes little at a time, and a limit on the bandwidth. */
+/* A destination that takes little at a time. */
 static void several_records(void **state)
 {
 	struct ends *e = *state;
@@ -299,6 +299,26 @@ static void several_records(void **state)
 	begin(e, 2 * MIRROR_BLOCK + 1);
 	send_round(e, true);
 	assert_int_equal(receive(e), (BLOCKS + 2) / 2);
+	same_disks(e);
+}
+
+/* The limit holds, and is kept by small records; not any more when the guest is paused. */
+static void limited_bandwidth(void **state)
+{
+	struct ends *e = *state;
+	uint64_t start;
+
+	begin(e, BLOCK_PAYLOAD_MAX);
+	e->m[0].params.max_bandwidth = 40 * MIRROR_BLOCK;
+	start = now_ns();
+	send_round(e, true);
+	assert_true(now_ns() - start > 80000000); /* 6 blocks at 40 a second, less a burst */
+	assert_int_equal(receive(e), (BLOCKS + 2) / 2);
+	for (unsigned int b = 0; b <= BLOCKS; b++)
+		guest_writes(e->from, b, 9);
+	block_save_fetch(&e->save);
+	send_round(e, false);
+	assert_int_equal(receive(e), 1);
 	same_disks(e);
 }
 
@@ -685,6 +705,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(whole_disk),
 		T(several_records),
+		T(limited_bandwidth),
 		T(written_while_it_is_read),
 		T(zeroes_replace_data),
 		T(forced_and_cancelled),
