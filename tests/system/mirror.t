@@ -48,6 +48,18 @@ def finish(machine):
     t.same(machine.wait(), PASSED, "exit status")
 
 
+def holds(source):
+    """What it holds. The kernel adds threads while the guest works on its disk, which get their names a little later:
+    so it is looked at until it is twice the same."""
+    source.qmp.run("query-migrate")
+    last = [None]
+
+    def same_again():
+        last.append(held(source))
+        return last[-1] == last[-2] and last[-1]
+    return t.wait_until(same_again, "what the source holds to settle")
+
+
 def mirror(source, uri, **parameters):
     if parameters:
         source.qmp.run("migrate-set-parameters", **parameters)
@@ -194,8 +206,7 @@ def ferry_migrate_mirrors_and_reports():
 def the_same_file_a_wrong_size_and_a_disk_in_use_are_refused():
     disk = os.path.join(t.scratch, "mine")
     source = worker(disk)
-    source.qmp.run("query-migrate")
-    before = held(source)
+    before = holds(source)
     os.link(disk, disk + "-by-another-name")
     for path, words in ((disk, ("mine", "lock")), (disk + "-by-another-name", ("another-name", "lock")),
                         (other_disk("small", MIB), ("small", "size"))):
@@ -262,8 +273,7 @@ def tracked(source, before, disk):
 def killed_cut_or_stalled_at_every_step():
     disk = os.path.join(t.scratch, "faulty")
     source = worker(disk)
-    source.qmp.run("query-migrate")
-    before = held(source)
+    before = holds(source)
     deadline = int(250 * max(1, t.SLOWNESS / 4))
     for name, nth in STEPS:
         destination = target()
@@ -308,8 +318,7 @@ def source_killed_while_it_mirrors():
 def cancel_and_try_again():
     disk = os.path.join(t.scratch, "cancelled")
     source = worker(disk)
-    source.qmp.run("query-migrate")
-    before = held(source)
+    before = holds(source)
     for nth in (1, 3):
         destination = target()
         proxy = Proxy(destination.uri, "BLOCK", hold, nth)
@@ -330,8 +339,7 @@ def a_destination_whose_disk_is_full():
     folder = os.path.join(t.scratch, "tiny")
     os.mkdir(folder)
     source = worker(os.path.join(t.scratch, "big"))
-    source.qmp.run("query-migrate")
-    before = held(source)
+    before = holds(source)
     script = 'mount -t tmpfs -o size=1m none %s && truncate -s 2M %s/d && exec "$@"' % (folder, folder)
     path = os.path.join(t.scratch, "stand-in")
     os.symlink(os.path.join(folder, "d"), path)
