@@ -23,6 +23,7 @@ static void io_done(struct disk_request *io, int rc)
 	struct blk_request *r = (struct blk_request *)io;
 	size_t len = io->op == DISK_READ ? r->chain.in_len : 0;
 
+	blk_note(r->blk, io);
 	if (rc == 0) {
 		answer(r, VIRTIO_BLK_S_OK, len);
 		return;

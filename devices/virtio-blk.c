@@ -149,6 +149,7 @@ static int blk_realize(struct device *dev, const void *fdt, int node, struct err
 	const char *id = device_node_string(fdt, node, "id");
 	int rc;
 
+	blk->mirror_fd = -1;
 	if (n < 4 || n > VIRTIO_MAX_QUEUE_SIZE || (n & (n - 1)))
 		return error_set(err, -EINVAL, "realize", dev->name, "queue-size",
 				 "a power of two from 4 to 256", "%llu", (unsigned long long)n);
@@ -184,6 +185,7 @@ static void blk_unrealize(struct device *dev)
 	virtio_mmio_unrealize(&blk->vd);
 	if (blk->watch)
 		loop_fd_del(blk->watch);
+	blk_mirror_free(blk);
 	disk_close(&blk->disk);
 	free(blk->requests);
 	free(blk->free);
@@ -286,5 +288,6 @@ static const struct device_class blk_class = {
 	.post_load = virtio_mmio_post_load,
 	.claim = blk_claim,
 	.yield = blk_yield,
+	.block = &blk_mirror_ops,
 };
 DEVICE_CLASS(blk_class);

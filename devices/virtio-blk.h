@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A virtio disk as virtio-blk.c and virtio-blk-request.c see it; for these two only. */
+/* A virtio disk as virtio-blk.c, -request.c and -mirror.c see it; for these only. */
 #ifndef DEVICES_VIRTIO_BLK_H
 #define DEVICES_VIRTIO_BLK_H
 
@@ -34,11 +34,22 @@ struct virtio_blk {
 	struct blk_request *requests; /* as many as the queue has entries */
 	uint16_t *free;		      /* stack of the indices of those not in use */
 	unsigned int n_requests, n_free;
+
+	/* Mirroring: blocks written to, NULL when nobody wants to know (the pointer under
+	 * dev->lock); and what the copy is written to, -1 when there is none. */
+	_Atomic uint64_t *dirty;
+	int mirror_fd;
 };
 
 /* Start what the driver has queued: handle_queue of struct virtio_ops. */
 void blk_handle_queue(struct virtio_device *vd, unsigned int q);
 /* Answer what the host has done. Loop thread; @opaque is the struct virtio_blk. */
 void blk_on_disk(void *opaque, uint32_t events);
+
+/* Note what @io, which has ended, may have changed. dev->lock held. */
+void blk_note(struct virtio_blk *blk, const struct disk_request *io);
+/* Let go of all that mirroring has taken. */
+void blk_mirror_free(struct virtio_blk *blk);
+extern const struct block_ops blk_mirror_ops;
 
 #endif

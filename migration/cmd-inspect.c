@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "migration/block-runs.h"
 #include "migration/channel.h"
 #include "migration/record.h"
 #include "migration/stream.h"
@@ -41,6 +42,20 @@ static int print_ram(struct inspect *in, const struct record *rec, struct error 
 	return 0;
 }
 
+/* The table of a BLOCK record, in a captured stream. */
+static int print_block(const struct record *rec, struct error *err)
+{
+	struct block_run runs[BLOCK_RUNS_MAX];
+	char name[BLOCK_NAME_MAX];
+	int n = block_runs_decode(rec, name, runs, err);
+
+	for (int i = 0; i < n; i++)
+		printf("          %s  %12llu  %10llu bytes  %s\n", name,
+		       (unsigned long long)runs[i].offset, (unsigned long long)runs[i].len,
+		       runs[i].kind == RAM_DATA ? "data" : "zero");
+	return n < 0 ? n : 0;
+}
+
 static int print_tree(const struct record *rec, struct error *err)
 {
 	int ret = fdt_check_full(rec->meta, rec->meta_len);
@@ -61,6 +76,8 @@ static int print_record(struct inspect *in, const struct record *rec, struct err
 	       rec->meta_len, (unsigned long long)rec->payload_len);
 	if (rec->type == RECORD_RAM)
 		ret = print_ram(in, rec, err);
+	else if (rec->type == RECORD_BLOCK)
+		ret = print_block(rec, err);
 	else if (rec->meta_len)
 		ret = print_tree(rec, err);
 	in->records++;

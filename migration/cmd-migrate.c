@@ -15,7 +15,7 @@
 struct migrate_options {
 	const char *rest[2]; /* CONTROL, URI */
 	json_t *parameters;  /* of migrate-set-parameters */
-	bool no_progress, json, help;
+	bool mirror, no_progress, json, help;
 };
 
 static int set_number(struct migrate_options *o, const char *name, const char *value, uint64_t max,
@@ -106,8 +106,8 @@ static int migrate(const struct migrate_options *o, const char *uri, json_t **in
 		ret = control_execute(client, "migrate-set-parameters", json_incref(o->parameters),
 				      NULL, err);
 	if (ret == 0)
-		ret = watch_migration(client, uri, !o->no_progress && isatty(STDERR_FILENO), info,
-				      err);
+		ret = watch_migration(client, uri, o->mirror,
+				      !o->no_progress && isatty(STDERR_FILENO), info, err);
 	control_disconnect(client);
 	return ret;
 }
@@ -144,10 +144,13 @@ static int main_migrate(int argc, char **argv)
 		{ "timeout", "S", "of the whole migration", set_timeout, &o },
 		{ "on-timeout", "cancel|force", "give up then, or stop the guest and finish",
 		  set_on_timeout, &o },
+		{ "mirror-disks", NULL, "copy the disks, too, to those that the destination has",
+		  option_set_flag, &o.mirror },
 		{ "no-progress", NULL, "show nothing on the way", option_set_flag, &o.no_progress },
 		{ "json", NULL, "report as query-migrate does", option_set_flag, &o.json },
-		{ "verify", NULL, "compare checksums of all RAM (a longer blackout)", set_verify,
-		  &o },
+		{ "verify", NULL,
+		  "compare checksums of all RAM and of mirrored disks (a longer blackout)",
+		  set_verify, &o },
 		{ "iovecs", "N", "pieces of one system call at most (1024), to compare", set_iovecs,
 		  &o },
 		{ "copy", NULL, "copy guest memory before sending, to compare", set_copy, &o },

@@ -25,7 +25,7 @@ static int save(const char *control, const char *file, struct error *err)
 	if (ret < 0)
 		return ret;
 	watch_block_signals();
-	ret = watch_migration(client, uri, isatty(STDERR_FILENO), &info, err);
+	ret = watch_migration(client, uri, false, isatty(STDERR_FILENO), &info, err);
 	control_disconnect(client);
 	json_decref(info);
 	return ret;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/param.h>
 
 #include "migration/migration.h"
 
@@ -33,7 +34,7 @@ static json_t *ram_info(const struct migration *m)
 	uint64_t pages = s->pages_data + s->pages_zero, ns = elapsed_ns(m);
 	json_t *info = json_object();
 
-	put(info, "transferred", s->bytes_xfer);
+	put(info, "transferred", s->bytes_xfer - MIN(s->bytes_xfer, s->disk_data));
 	put(info, "remaining", s->remaining);
 	put(info, "total", s->ram_total);
 	put(info, "duplicate", s->pages_zero);
@@ -47,6 +48,29 @@ static json_t *ram_info(const struct migration *m)
 	put(info, "postcopy-requests", 0);
 	put(info, "multifd-bytes", 0);
 	json_object_set_new(info, "mbps", json_real((double)s->bandwidth * 8 / 1e6));
+	return info;
+}
+
+/* Of mirrored disks, in the terms of ram_info(). */
+static json_t *disk_info(const struct migration *m)
+{
+	const struct migration_stats *s = &m->stats;
+	json_t *info = json_object();
+
+	put(info, "transferred", s->disk_data);
+	put(info, "remaining", s->disk_remaining);
+	put(info, "total", s->disk_total);
+	put(info, "duplicate", s->disk_zero / MIRROR_BLOCK);
+	put(info, "skipped", 0);
+	put(info, "normal", s->disk_data / MIRROR_BLOCK);
+	put(info, "normal-bytes", s->disk_data);
+	put(info, "dirty-pages-rate", 0);
+	put(info, "dirty-sync-count", s->rounds);
+	put(info, "page-size", MIRROR_BLOCK);
+	put(info, "pages-per-second", 0);
+	put(info, "postcopy-requests", 0);
+	put(info, "multifd-bytes", 0);
+	json_object_set_new(info, "mbps", json_real(0));
 	return info;
 }
 
@@ -89,6 +113,8 @@ static json_t *migration_info(const struct migration *m)
 		return json_object();
 	info = json_pack("{s:s, s:o, s:o}", "status", migration_status_name(m->status), "ram",
 			 ram_info(m), "x-ferry", own_info(m));
+	if (s->disk_total)
+		json_object_set_new(info, "disk", disk_info(m));
 	put(info, "total-time", ms(elapsed_ns(m)));
 	put(info, "setup-time", ms(s->setup_ns));
 	if (!m->incoming && m->status == MIGRATION_ACTIVE)
@@ -123,11 +149,18 @@ void migration_pass_event(struct migration *m, uint64_t pass)
 
 static int run_migrate(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
+	struct migration *m = migration_get(vm);
 	const char *uri = NULL;
+	bool blk = false;
 	int code = control_arg_string(args, "uri", true, &uri, err);
 
 	(void)ret;
-	return code < 0 ? code : source_start(vm, uri, err);
+	code = code < 0 ? code : control_arg_bool(args, "blk", false, &blk, err);
+	if (code < 0)
+		return code;
+	if (m && !migration_is_active(m))
+		m->params.mirror = blk;
+	return source_start(vm, uri, err);
 }
 
 static int run_incoming(struct vm *vm, json_t *args, json_t **ret, struct error *err)
@@ -248,7 +281,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 						   .run = (function) }; \
 	CONTROL_COMMAND(id)
 
-MIGRATION_COMMAND(cmd_migrate, "migrate", "uri detach", run_migrate);
+MIGRATION_COMMAND(cmd_migrate, "migrate", "uri detach blk", run_migrate);
 MIGRATION_COMMAND(cmd_incoming, "migrate-incoming", "uri", run_incoming);
 MIGRATION_COMMAND(cmd_cancel, "migrate_cancel", "", run_cancel);
 MIGRATION_COMMAND(cmd_query, "query-migrate", "", run_query);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "migration/block.h"
 #include "migration/messages.h"
 #include "migration/migration.h"
 #include "migration/protocol.h"
@@ -24,6 +25,8 @@ struct destination {
 	struct channel *ch;
 	struct protocol *p;
 	struct ram_load *ram;
+	struct block_load block;
+	bool mirror;  /* the source is going to send its disks, too */
 	bool run;     /* the guest ran, so it shall again */
 	bool has_crc; /* of all RAM */
 	uint64_t crc;
@@ -83,6 +86,7 @@ static int greet(struct destination *d, bool *known, struct error *err)
 	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_HELLO, &rec, err);
 	ret = ret < 0 ? ret : message_get_hello(&rec, &theirs, err);
 	*known = ret == 0;
+	d->mirror = *known && theirs.mirror_disks && !d->m->file;
 	return ret < 0 ? ret : hello_agree(&ours, &theirs, "source", &version, err);
 }
 
@@ -156,6 +160,18 @@ static int build_machine(struct destination *d, const struct record *rec, struct
 	return ret;
 }
 
+/* From here on its disks are ours alone, long before the guest is: they are written to. */
+static int prepare_disks(struct destination *d, struct error *err)
+{
+	int ret;
+
+	if (!d->mirror)
+		return 0;
+	ret = block_load_init(&d->block, d->m, err);
+	d->claimed = ret == 0;
+	return ret;
+}
+
 static int get_stopped(struct destination *d, const struct record *rec, struct error *err)
 {
 	const void *fdt = message_open(rec, err);
@@ -165,6 +181,7 @@ static int get_stopped(struct destination *d, const struct record *rec, struct e
 	d->run = message_get_u64(fdt, "run", 0) != 0;
 	d->crc = message_get_u64(fdt, "ram-crc", UINT64_MAX);
 	d->has_crc = d->crc != UINT64_MAX;
+	block_load_stopped(&d->block, fdt);
 	migration_set_status(d->m, MIGRATION_DEVICE);
 	return 0;
 }
@@ -181,6 +198,8 @@ static int receive_ram(struct destination *d, struct record *rec, struct error *
 			break;
 		if (rec->type == RECORD_RAM)
 			ret = ram_load_record(d->ram, d->p, rec, err);
+		else if (rec->type == RECORD_BLOCK)
+			ret = block_load_record(&d->block, d->p, rec, err);
 		else
 			ret = get_stopped(d, rec, err);
 	}
@@ -205,7 +224,7 @@ static int claim(struct destination *d, struct error *err)
 {
 	int ret = vm_claim(d->vm, err);
 
-	d->claimed = ret == 0;
+	d->claimed |= ret == 0;
 	return ret;
 }
 
@@ -216,6 +235,7 @@ static int take_over(struct destination *d, const struct record *state, struct e
 	bool applied;
 	int ret = verify_ram(d, err);
 
+	ret = ret < 0 ? ret : block_load_finish(&d->block, err);
 	ret = ret < 0 ? ret : vm_load_state(d->vm, state->meta, state->meta_len, &applied, err);
 	if (d->m->file) {
 		ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_END, &rec, err);
@@ -272,6 +292,7 @@ static int receive_machine(struct destination *d, struct error *err)
 
 	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_MACHINE, &rec, err);
 	ret = ret < 0 ? ret : build_machine(d, &rec, err);
+	ret = ret < 0 ? ret : prepare_disks(d, err);
 	if (!d->m->file)
 		ret = ret < 0 ? ret : protocol_say(d->p, RECORD_ACCEPT, NULL, err);
 	d->m->stats.setup_ns = now_ns() - d->m->stats.started_ns;
@@ -291,6 +312,7 @@ static int destination_run(struct migration *m, struct error *err)
 	if (ret < 0)
 		give_up(&d, err);
 	close_channel(&d);
+	block_load_free(&d.block);
 	if (d.ram)
 		ram_load_free(d.ram);
 	free(d.ram);

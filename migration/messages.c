@@ -108,6 +108,7 @@ void hello_local(struct hello *hello)
 	host_line("/proc/cpuinfo", "model name", hello->cpu, sizeof(hello->cpu));
 	host_line("/proc/sys/kernel/random/boot_id", "", hello->boot_id, sizeof(hello->boot_id));
 	hello->ram_record_max = record_info(RECORD_RAM)->payload_max;
+	hello->block_record_max = record_info(RECORD_BLOCK)->payload_max;
 }
 
 void message_hello(struct message *m, const struct hello *hello)
@@ -120,6 +121,10 @@ void message_hello(struct message *m, const struct hello *hello)
 	message_string(m, "cpu", hello->cpu);
 	message_string(m, "boot-id", hello->boot_id);
 	message_u64(m, "ram-record-max", hello->ram_record_max);
+	if (hello->block_record_max)
+		message_u64(m, "block-record-max", hello->block_record_max);
+	if (hello->mirror_disks)
+		message_u64(m, "mirror-disks", hello->mirror_disks);
 }
 
 int message_get_hello(const struct record *rec, struct hello *hello, struct error *err)
@@ -136,6 +141,8 @@ int message_get_hello(const struct record *rec, struct hello *hello, struct erro
 	message_get_string(fdt, "cpu", hello->cpu, sizeof(hello->cpu));
 	message_get_string(fdt, "boot-id", hello->boot_id, sizeof(hello->boot_id));
 	hello->ram_record_max = message_get_u64(fdt, "ram-record-max", 0);
+	hello->block_record_max = message_get_u64(fdt, "block-record-max", 0);
+	hello->mirror_disks = message_get_u64(fdt, "mirror-disks", 0);
 	return 0;
 }
 

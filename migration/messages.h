@@ -4,9 +4,11 @@
  * flattened tree; those of messages have only properties of the root, numbers (64 bits) and
  * strings. A reader ignores properties it does not know, so more can be added.
  *
- *   HELLO    version-min, version-max, machine, build, cpu, boot-id, ram-record-max
+ *   HELLO    version-min, version-max, machine, build, cpu, boot-id, ram-record-max,
+ *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come)
  *   ACCEPT   nothing
- *   STOPPED  run (1: the guest shall run on, 0: it was paused), ram-crc (optional)
+ *   STOPPED  run (1: the guest shall run on, 0: it was paused), ram-crc (optional),
+ *            disk-crc-NAME of every disk that is mirrored (optional)
  *   LOADED   nothing
  *   COMMIT   nothing
  *   RUNNING  commit-ns (arrival of COMMIT to resume), resumed-ns (CLOCK_MONOTONIC), realtime-ns
@@ -48,6 +50,9 @@ struct hello {
 	char cpu[64];		 /* of the host, for people */
 	char boot_id[64];	 /* of the host's kernel: equal means one CLOCK_MONOTONIC */
 	uint64_t ram_record_max; /* payload bytes of a RAM record it takes */
+	/* … and of a BLOCK record; 0: it knows none, as builds before there were any. */
+	uint64_t block_record_max;
+	uint64_t mirror_disks; /* 1: the source is going to send its disks, too */
 };
 
 /* This build on this host. */

@@ -43,6 +43,7 @@ struct migration_params {
 	_Atomic int iovecs;		 /* of one system call, 1 to IOV_MAX */
 	_Atomic bool copy;		 /* copy guest memory before sending it, to compare */
 	_Atomic bool verify;		 /* checksum all RAM on both sides at switchover */
+	_Atomic bool mirror;		 /* of the next one: send the disks, too */
 	_Atomic int deadline_ms;	 /* of every step instead of the protocol's own, 0: those */
 };
 
@@ -52,13 +53,16 @@ struct migration_stats {
 	_Atomic uint64_t pages_data, pages_zero;	 /* sent or received */
 	_Atomic uint64_t pages_hinted; /* not sent: the guest does not need what they hold */
 	_Atomic uint64_t ram_total;    /* bytes of guest RAM */
-	_Atomic uint64_t rounds;       /* passes over RAM begun */
+	_Atomic uint64_t disk_total;   /* bytes of disks that are mirrored */
+	_Atomic uint64_t disk_data, disk_zero; /* bytes of them sent or received */
+	_Atomic uint64_t rounds;	       /* passes over RAM begun */
 	_Atomic uint64_t records;
 	_Atomic uint64_t bytes_xfer, bytes_referenced, bytes_copied;
 	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;
 	_Atomic uint64_t send_ns; /* time spent sending RAM */
 	/* These go up and down. */
-	_Atomic uint64_t remaining;  /* bytes of RAM known to be still to send */
+	_Atomic uint64_t remaining; /* bytes of RAM known to be still to send */
+	_Atomic uint64_t disk_remaining;
 	_Atomic uint64_t dirty_rate; /* pages a second, over the last round */
 	_Atomic uint64_t bandwidth;  /* bytes a second while sending */
 	_Atomic uint64_t expected_downtime_ms;

@@ -51,6 +51,7 @@ static const struct {
 	{ BIT(PROTOCOL_ANSWER), LIVE, SIDE_DESTINATION, RECORD_ACCEPT, PROTOCOL_RAM },
 	{ BIT(PROTOCOL_ANSWER), LIVE, SIDE_DESTINATION, RECORD_REJECT, PROTOCOL_REFUSED },
 	{ BIT(PROTOCOL_RAM) | BIT(PROTOCOL_STOPPED), LIVE | FILE_, SIDE_SOURCE, RECORD_RAM, SAME },
+	{ BIT(PROTOCOL_RAM) | BIT(PROTOCOL_STOPPED), LIVE, SIDE_SOURCE, RECORD_BLOCK, SAME },
 	{ BIT(PROTOCOL_RAM), LIVE | FILE_, SIDE_SOURCE, RECORD_PROGRESS, SAME },
 	{ BIT(PROTOCOL_RAM), LIVE | FILE_, SIDE_SOURCE, RECORD_STOPPED, PROTOCOL_STOPPED },
 	{ BIT(PROTOCOL_STOPPED), LIVE | FILE_, SIDE_SOURCE, RECORD_STATE, PROTOCOL_LOADING },
@@ -123,7 +124,7 @@ static void legal_names(enum protocol_state state, bool file, enum protocol_side
 	size_t len = 0;
 
 	buf[0] = '\0';
-	for (uint16_t type = RECORD_HELLO; type <= RECORD_PROGRESS && len < size; type++) {
+	for (uint16_t type = RECORD_HELLO; type <= RECORD_BLOCK && len < size; type++) {
 		if (protocol_next(state, file, side, type) >= 0)
 			len += (size_t)snprintf(buf + len, size - len, "%s%s", len ? " or " : "",
 						record_name(type));

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migration/block-runs.h"
 #include "migration/crc32c.h"
 #include "migration/stream.h"
 
@@ -28,6 +29,7 @@ static const struct record_info infos[] = {
 	{ RECORD_RUNNING, RECORD_MANDATORY, "RUNNING", KIB(64), 0 },
 	{ RECORD_END, RECORD_MANDATORY, "END", KIB(64), 0 },
 	{ RECORD_PROGRESS, 0, "PROGRESS", KIB(64), 0 },
+	{ RECORD_BLOCK, RECORD_MANDATORY, "BLOCK", BLOCK_META_MAX, BLOCK_PAYLOAD_MAX },
 };
 
 /* What an optional record of a later version may have, to be skipped. */

@@ -57,8 +57,9 @@ enum record_type {
 	RECORD_FAILED = 9,
 	RECORD_COMMIT = 10,
 	RECORD_RUNNING = 11,
-	RECORD_END = 12,     /* last record of a file */
-	RECORD_PROGRESS = 13 /* optional, may be skipped */
+	RECORD_END = 12,      /* last record of a file */
+	RECORD_PROGRESS = 13, /* optional, may be skipped */
+	RECORD_BLOCK = 14     /* metadata: block-runs.h, payload: parts of a disk */
 };
 
 /* One row a type: the only place that knows its name and limits. */

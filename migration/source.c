@@ -59,6 +59,7 @@ int source_close(struct source *s)
 
 void source_free(struct source *s)
 {
+	block_save_free(&s->block);
 	if (s->ram)
 		ram_save_free(s->ram);
 	free(s->ram);
@@ -85,6 +86,7 @@ static int negotiate(struct source *s, struct error *err)
 	int ret;
 
 	hello_local(&s->ours);
+	s->ours.mirror_disks = s->m->params.mirror;
 	ret = protocol_expect(s->p, RECORD_HELLO, &rec, err);
 	ret = ret < 0 ? ret : message_get_hello(&rec, &s->theirs, err);
 	ret = ret < 0 ? ret : hello_agree(&s->ours, &s->theirs, "destination", &version, err);
@@ -100,7 +102,8 @@ static int negotiate(struct source *s, struct error *err)
  */
 static bool time_to_switch(struct source *s, uint64_t before)
 {
-	uint64_t left = ram_save_remaining(s->ram), ns = ram_save_remaining_ns(s->ram);
+	uint64_t left = block_save_total(&s->block, s->ram);
+	uint64_t ns = block_save_total_ns(&s->block, s->ram);
 
 	if (ns == UINT64_MAX && left <= FEW_PAGES * PAGE_SIZE)
 		ns = 0;
@@ -111,7 +114,15 @@ static bool time_to_switch(struct source *s, uint64_t before)
 	       (ns < WORTHLESS_NS || left > before / 2);
 }
 
-/* Rounds over RAM, the guest running. */
+/* One round over disks and RAM; the disks first, for the guest goes on writing RAM meanwhile. */
+static int send_round(struct source *s, bool live, struct error *err)
+{
+	int ret = block_save_round(&s->block, live, err);
+
+	return ret < 0 ? ret : ram_save_round(s->ram, live, err);
+}
+
+/* Rounds over RAM and mirrored disks, the guest running. */
 static int send_ram(struct source *s, struct error *err)
 {
 	uint64_t before;
@@ -119,17 +130,21 @@ static int send_ram(struct source *s, struct error *err)
 
 	s->logging = ret == 0;
 	ret = ret < 0 ? ret : ram_save_init(s->ram, s->m, s->p, s->theirs.ram_record_max, err);
+	if (ret == 0 && s->ours.mirror_disks)
+		ret = block_save_init(&s->block, s->m, s->p, s->ram, s->theirs.block_record_max,
+				      err);
 	if (ret < 0)
 		return ret;
 	migration_set_status(s->m, MIGRATION_ACTIVE);
 	ret = ram_hints_start(s->ram, err);
 	while (ret == 0) {
-		before = ram_save_remaining(s->ram);
+		before = block_save_total(&s->block, s->ram);
 		migration_pass_event(s->m, s->m->stats.rounds + 1);
-		ret = ram_save_round(s->ram, true, err);
+		ret = send_round(s, true, err);
 		ret = ret < 0 ? ret : ram_save_settle(s->ram, err);
 		ret = ret < 0 ? ret : migration_check(s->m, err);
 		ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
+		block_save_fetch(&s->block);
 		if (ret == 0 && time_to_switch(s, before))
 			break;
 	}
@@ -158,6 +173,7 @@ int source_pause(struct source *s, bool checksum, struct error *err)
 	struct pause pause = { .s = s, .err = err };
 	struct message m;
 	const void *fdt;
+	int ret = 0;
 
 	migration_set_status(s->m, MIGRATION_DEVICE);
 	loop_call(s->vm->loop, pause_guest, &pause);
@@ -168,8 +184,12 @@ int source_pause(struct source *s, bool checksum, struct error *err)
 	message_u64(&m, "run", s->before == VM_RUNNING);
 	if (checksum)
 		message_u64(&m, "ram-crc", ram_checksum(&s->vm->memory));
+	if (checksum)
+		ret = block_save_checksums(&s->block, &m, err);
 	fdt = message_end(&m);
-	return protocol_send(s->p, RECORD_STOPPED, fdt, fdt_totalsize(fdt), 0, false, err);
+	return ret < 0 ? ret
+		       : protocol_send(s->p, RECORD_STOPPED, fdt, fdt_totalsize(fdt), 0, false,
+				       err);
 }
 
 int source_send_state(struct source *s, const void *state, struct error *err)
@@ -183,8 +203,9 @@ int source_resume(struct source *s, struct error *err)
 }
 
 /*
- * The last RAM, the state, and what only one machine may have. The state is fetched before the
- * dirty log is read for the last time, so that it does not matter what fetching it writes.
+ * The last RAM and blocks, the state, and what only one machine may have. The state is fetched
+ * before the dirty log is read for the last time, so that it does not matter what fetching it
+ * writes.
  */
 static int send_rest(struct source *s, struct error *err)
 {
@@ -192,7 +213,8 @@ static int send_rest(struct source *s, struct error *err)
 	int ret = vm_save_state(s->vm, &state, err);
 
 	ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
-	ret = ret < 0 ? ret : ram_save_round(s->ram, false, err);
+	block_save_fetch(&s->block);
+	ret = ret < 0 ? ret : send_round(s, false, err);
 	if (ret == 0) {
 		vm_yield(s->vm);
 		s->yielded = true;
@@ -356,13 +378,15 @@ static bool has_a_guest(enum vm_state state)
 int source_start(struct vm *vm, const char *uri, struct error *err)
 {
 	struct migration *m = migration_get(vm);
+	bool file = strncmp(uri, "file:", 5) == 0;
 
 	if (!m)
 		return error_set(err, -ENOMEM, "migrate", uri, "", "memory", "none");
 	if (!migration_is_active(m) && (!has_a_guest(vm->state) || !vm->tree))
 		return error_set(err, -EINVAL, "migrate", "guest", "", "one that runs or is paused",
 				 "%s", vm_state_name(vm->state));
-	return migration_start(m, uri, false,
-			       strncmp(uri, "file:", 5) == 0 ? snapshot_run : source_run,
-			       source_ended, err);
+	if (file && m->params.mirror)
+		return error_set(err, -EINVAL, "migrate", uri, "blk",
+				 "a destination to mirror disks to", "a file");
+	return migration_start(m, uri, false, file ? snapshot_run : source_run, source_ended, err);
 }

@@ -3,6 +3,7 @@
 #ifndef MIGRATION_SOURCE_H
 #define MIGRATION_SOURCE_H
 
+#include "migration/block.h"
 #include "migration/messages.h"
 #include "migration/migration.h"
 #include "migration/protocol.h"
@@ -14,6 +15,7 @@ struct source {
 	struct channel *ch;
 	struct protocol *p;
 	struct ram_save *ram;
+	struct block_save block;
 	struct hello ours, theirs;
 	enum vm_state before; /* of the guest when it was paused */
 	bool paused;	      /* by us */
@@ -30,7 +32,7 @@ void source_free(struct source *s);
 
 /* Queue HELLO and MACHINE, and flush. */
 int source_introduce(struct source *s, struct error *err);
-/* Pause the guest and queue STOPPED, with a checksum of all RAM if wanted. */
+/* Pause the guest and queue STOPPED, with checksums of all RAM and of mirrored disks if wanted. */
 int source_pause(struct source *s, bool checksum, struct error *err);
 /* Send the state tree, with everything queued before it. */
 int source_send_state(struct source *s, const void *state, struct error *err);

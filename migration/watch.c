@@ -89,7 +89,7 @@ static void show_progress(struct control_client *client)
 
 	if (control_execute(client, "query-migrate", NULL, &info, NULL) < 0)
 		return;
-	remaining = number(info, "ram", "remaining");
+	remaining = number(info, "ram", "remaining") + number(info, "disk", "remaining");
 	bandwidth = number(info, "x-ferry", "bandwidth");
 	fprintf(stderr, "\r%s: round %.0f, %s left, %s/s", text(info, "status"),
 		number(info, "x-ferry", "rounds"), human(remaining, left, sizeof(left)),
@@ -124,11 +124,17 @@ static int outcome(const json_t *info, struct error *err)
 	return error_set(err, -EREMOTEIO, "migrate", "", "status", "completed", "%s", status);
 }
 
-int watch_migration(struct control_client *client, const char *uri, bool progress, json_t **info,
-		    struct error *err)
+int watch_migration(struct control_client *client, const char *uri, bool mirror, bool progress,
+		    json_t **info, struct error *err)
 {
 	struct error ignored = { 0 };
-	int ret = control_execute(client, "migrate", json_pack("{s:s}", "uri", uri), NULL, err);
+	json_t *arguments = json_pack("{s:s}", "uri", uri);
+	int ret;
+
+	/* Only if it is wanted: an older ferry does not know it. */
+	if (mirror)
+		json_object_set_new(arguments, "blk", json_true());
+	ret = control_execute(client, "migrate", arguments, NULL, err);
 
 	*info = NULL;
 	while (ret == 0 && !*info) {
@@ -188,6 +194,11 @@ void watch_report(FILE *out, const json_t *info)
 			human(number(info, "x-ferry", "pages-hinted") *
 				      number(info, "ram", "page-size"),
 			      a, sizeof(a)));
+	if (json_object_get(info, "disk"))
+		fprintf(out, "  disks         %s data, %s zero\n",
+			human(number(info, "disk", "normal-bytes"), a, sizeof(a)),
+			human(number(info, "disk", "duplicate") * number(info, "disk", "page-size"),
+			      b, sizeof(b)));
 	print_costs(out, info);
 	fprintf(out, "  throughput    %s/s while sending\n",
 		human(number(info, "x-ferry", "bandwidth"), a, sizeof(a)));

@@ -53,7 +53,8 @@ static const char *string(const json_t *json, const char *key)
 
 static void print_migration(const json_t *info)
 {
-	const json_t *ram = json_object_get(info, "ram");
+	/* Without disks that are mirrored all figures of them are 0. */
+	const json_t *ram = json_object_get(info, "ram"), *disk = json_object_get(info, "disk");
 	const char *status = string(info, "status"), *why = string(info, "error-desc");
 
 	if (!*status || !strcmp(status, "none"))
@@ -62,7 +63,9 @@ static void print_migration(const json_t *info)
 	if (number(ram, "total") > 0)
 		printf(", %.0f of %.0f MiB left to send, %.1f MiB sent in %.0f round(s), "
 		       "%.0f MiB/s",
-		       mib(ram, "remaining"), mib(ram, "total"), mib(ram, "transferred"),
+		       mib(ram, "remaining") + mib(disk, "remaining"),
+		       mib(ram, "total") + mib(disk, "total"),
+		       mib(ram, "transferred") + mib(disk, "transferred"),
 		       number(ram, "dirty-sync-count"), number(ram, "mbps") * 1e6 / 8 / (1 << 20));
 	if (json_object_get(info, "total-time"))
 		printf(", %.1f s", number(info, "total-time") / 1000);

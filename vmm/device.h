@@ -75,6 +75,42 @@ struct device_option {
 	int (*add_default)(struct machine_tree *mt, struct error *err);
 };
 
+/* Unit in which it is noted what was written to a disk, bytes. */
+#define MIRROR_BLOCK 65536UL
+
+/*
+ * What a migration needs to copy a disk while the guest works on it. Offsets and lengths are bytes,
+ * multiples of MIRROR_BLOCK but for the last ones of a disk; buffers are aligned to 4096. All are
+ * called by the migration's thread, and none of them makes the guest's requests wait.
+ */
+struct block_ops {
+	uint64_t (*size)(struct device *dev);
+
+	/* At the source: begin, and stop, to note which blocks are written to. */
+	int (*track)(struct device *dev, struct error *err);
+	void (*untrack)(struct device *dev);
+	/*
+	 * Or what was noted since the last call into @bitmap, a bit a block, and forget it. The
+	 * blocks are to be read afterwards: a request that is under way then is noted when it
+	 * has ended, so whatever part of it was read, the next call repairs it.
+	 */
+	void (*fetch)(struct device *dev, uint64_t *bitmap);
+	/* The first byte from @offset on that need not be zero; the size, if there is none. */
+	uint64_t (*next_data)(struct device *dev, uint64_t offset);
+	int (*read)(struct device *dev, uint64_t offset, void *buf, size_t len, struct error *err);
+
+	/* At the destination: own the disk alone, be it read-only for the guest or not. An error
+	 * when somebody else has it; nothing was written then. */
+	int (*open)(struct device *dev, struct error *err);
+	int (*write)(struct device *dev, uint64_t offset, const void *buf, size_t len,
+		     struct error *err);
+	int (*zero)(struct device *dev, uint64_t offset, uint64_t len, struct error *err);
+	/* Put what was written on stable storage. */
+	int (*sync)(struct device *dev, struct error *err);
+	/* All is there: own it from now on as claim does. */
+	int (*close)(struct device *dev, struct error *err);
+};
+
 struct device_class {
 	const char *name;	/* "serial"; first part of node names */
 	const char *compatible; /* the tree's name for the class */
@@ -124,6 +160,7 @@ struct device_class {
 	void (*press_power)(struct device *dev);
 	/* Optional: what only a balloon has, see below. */
 	const struct device_ram_ops *ram;
+	const struct block_ops *block; /* of a disk that can be mirrored, else NULL */
 };
 
 struct device {

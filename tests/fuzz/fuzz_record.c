@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/param.h>
 
+#include "migration/block-runs.h"
 #include "migration/record.h"
 #include "migration/stream.h"
 #include "migration/crc32c.h"
@@ -75,6 +76,8 @@ static void cook(struct mem_channel *mem, const uint8_t *data, size_t size)
 static int use(struct record_reader *reader, const struct record *rec, struct error *err)
 {
 	static struct ram_run runs[RAM_RUNS_MAX];
+	static struct block_run blocks[BLOCK_RUNS_MAX];
+	char name[BLOCK_NAME_MAX];
 	struct record_meta m;
 	char text[32];
 	int ret;
@@ -85,6 +88,11 @@ static int use(struct record_reader *reader, const struct record *rec, struct er
 	record_get_be64(&m);
 	record_get_be32(&m);
 	record_meta_end(&m, rec, NULL);
+	if (rec->type == RECORD_BLOCK) {
+		ret = block_runs_decode(rec, name, blocks, err);
+		if (ret < 0)
+			return ret;
+	}
 	if (rec->type == RECORD_RAM) {
 		ret = ram_runs_decode(rec, runs, err);
 		if (ret < 0)
