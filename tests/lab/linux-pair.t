@@ -3,9 +3,9 @@
 """Stock Linux moves between the two hosts of a pair while it writes to a disk that both see, talks over TCP and
 prints; then hosts die. Nothing may be lost, changed or doubled, and the guest's log stays clean.
 
-    linux-pair.t [short | full]
+    linux-pair.t [WORD…]        the tests whose names have one of these words, or all
 
-short: one vCPU, once there and back. full: one and two vCPUs, 10 times, and a host that dies in each phase."""
+One vCPU, once there and back; with FERRY_PAIR=full one and two vCPUs, 10 times, and a host that dies in each phase."""
 
 import os
 import re
@@ -78,13 +78,12 @@ class Guest:
         return Ferry(host, "receive", uri or "tcp:%s:0" % host.address, "--disk", file("disk"), "--kernel",
                      file("vmlinuz"), "--initrd", file("initramfs"), "--net", "tap,name=t0")
 
-    def arrived(self, machine, at=None):
-        """It runs in @machine, since @at."""
+    def arrived(self, machine):
+        """It runs in @machine from now on; seconds until the stream goes on."""
+        passed = self.stream.since(time.monotonic())
         self.console.follow(machine)
-        self.machine, received = machine, self.stream.received
-        at = at or time.monotonic()
-        self.stream.more(1)
-        return max(0, self.stream.at - at) if self.stream.received == received + 1 else 0
+        self.machine = machine
+        return passed
 
     def move(self, host):
         source, destination, started = self.machine, self.receiver(host), time.monotonic()
@@ -228,14 +227,13 @@ def outside():
         with open(folder + "/initramfs", "ab") as f:    # a second archive, which the kernel unpacks after the first
             subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], input=b"witness\n", cwd=folder, stdout=f,
                            check=True)
-        mode = (sys.argv[1:] or ["short"])[0]
-        os.environ.update(FERRY_PAIR_FOLDER=folder, FERRY_PAIR=mode)
+        os.environ["FERRY_PAIR_FOLDER"] = folder
         words = [word for name in ("BUILD", "FERRY_TEST_PATIENCE", "FERRY_TEST_SLOWNESS", "FERRY_PAIR",
                                    "FERRY_PAIR_FOLDER") for word in ("-e", name)]
         os.environ.setdefault("FERRY_TEST_PATIENCE", "120")
         os.environ.setdefault("FERRY_TEST_SLOWNESS", "10")
-        return subprocess.run([LAB + "/pair", "--revive", "--timeout", "1800" if mode == "full" else "300", *words, "--",
-                               os.path.abspath(__file__), *sys.argv[2:]]).returncode
+        return subprocess.run([LAB + "/pair", "--revive", "--timeout", "1800" if FULL else "300", *words, "--",
+                               os.path.abspath(__file__), *sys.argv[1:]]).returncode
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -95,6 +95,14 @@ class Stream:
             t.check(not self.problem, "the stream: %s" % self.problem)
             t.check(self.received >= wanted, "the stream stands still at message %d" % self.received)
 
+    def since(self, at):
+        """Wait for a message that comes later than @at; how much later that is, in seconds."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.problem or self.at > at, t.PATIENCE)
+            t.check(not self.problem, "the stream: %s" % self.problem)
+            t.check(self.at > at, "the stream stands still at message %d" % self.received)
+            return self.at - at
+
     def end(self):
         """The guest has been told to stop: all of what it sent must come, then all of ours must go."""
         with self.changed:
