@@ -27,7 +27,7 @@ from witness import Console, Stream
 # Set by the half of this script that runs outside of the pair.
 FOLDER = os.environ.get("FERRY_PAIR_FOLDER", "")
 FULL = os.environ.get("FERRY_PAIR") == "full"
-ROUNDS = 10 if FULL else 1
+ROUNDS = int(os.environ.get("FERRY_TEST_ROUNDS", "10")) if FULL else 1
 DISK_SIZE = 16 << 20
 GUEST, PORT, MAC = "10.0.0.9", 7000, "02:00:00:00:00:07"
 A, B = Host("10.0.0.1", True), Host("10.0.0.2", False)
@@ -228,8 +228,8 @@ def outside():
             subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], input=b"witness\n", cwd=folder, stdout=f,
                            check=True)
         os.environ["FERRY_PAIR_FOLDER"] = folder
-        words = [word for name in ("BUILD", "FERRY_TEST_PATIENCE", "FERRY_TEST_SLOWNESS", "FERRY_PAIR",
-                                   "FERRY_PAIR_FOLDER") for word in ("-e", name)]
+        words = [word for name in ("BUILD", "FERRY_TEST_PATIENCE", "FERRY_TEST_SLOWNESS", "FERRY_TEST_ROUNDS",
+                                   "FERRY_PAIR", "FERRY_PAIR_FOLDER") for word in ("-e", name)]
         os.environ.setdefault("FERRY_TEST_PATIENCE", "120")
         os.environ.setdefault("FERRY_TEST_SLOWNESS", "10")
         return subprocess.run([LAB + "/pair", "--revive", "--timeout", "1800" if FULL else "300", *words, "--",
