@@ -43,6 +43,8 @@ class Guest:
     """A stock Linux at work, and those outside that it works with."""
 
     def __init__(self, cpus):
+        if os.path.exists(file("disk")):        # of a test that failed, whose lock may outlive it for a moment
+            os.unlink(file("disk"))
         with open(file("disk"), "wb") as f:
             f.truncate(DISK_SIZE)
         self.machine = Ferry(A, "run", "--kernel", file("vmlinuz"), "--initrd", file("initramfs"), "--cmdline",
