@@ -135,10 +135,12 @@ class QmpError(Failure):
 class Qmp:
     """A plain QMP client, written from the public description, so that it also tests the server."""
 
-    def __init__(self, path, timeout=None):
-        self.sock = socket.socket(socket.AF_UNIX)
+    def __init__(self, path, timeout=None, connect=None):
+        """@connect(path) makes the connection where a plain one does not lead there."""
+        self.sock = connect(path) if connect else socket.socket(socket.AF_UNIX)
         self.sock.settimeout(timeout or PATIENCE)
-        self.sock.connect(path)
+        if not connect:
+            self.sock.connect(path)
         self.lines = self.sock.makefile("r")
         self.events = []                # not asked for yet
         self.log = []                   # all that came

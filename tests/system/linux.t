@@ -12,37 +12,11 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
+from linuxtest import (check_no_complaints, check_nothing_unexpected, kernel_words, pack, power_off, ready,
+                       shell)
 
 FILES = os.path.join(t.scratch, "linux")
 DISK_SIZE = 1 << 20
-# What this kernel says at the level of a warning or worse, or with the word "error", on a PC without PCI, DMI and
-# MTRRs, and in the lab on an emulated CPU; anything else is news.
-HARMLESS = (
-    r"PCI: Fatal: No config space access function found",
-    r"PCI: System does not support PCI",
-    r'Unknown kernel command line parameters "noxsave"',
-    r"MTRR|mtrr",
-    r"DMI not present or invalid",
-    r"kvm-clock: |kvm-guest: ",
-    r"i8042: (Can't|No controller|PNP: No PS/2|Probing)",
-    r"unchecked MSR access",                       # by emulated CPUs
-)
-COMPLAINTS = "soft lockup|hung task|blocked for more|clocksource|rcu.*(stall|detected)|unstable|bug:|oops|skew"
-
-
-def pack():
-    """Make kernel, initramfs and a disk of our own once; why not, where that cannot be done."""
-    if os.path.exists(FILES):
-        return None
-    done = subprocess.run([os.path.join(t.TOP, "guest", "linux", "pack"), FILES], capture_output=True, text=True,
-                          env=dict(os.environ, SKIP_DISK="1"))
-    return done.stderr.strip() if done.returncode else None
-
-
-def emulated():
-    """QEMU before 9.0 loses a nested guest's XCR0 (tests/lab/README.md)."""
-    with open("/proc/cpuinfo") as f:
-        return "QEMU TCG" in f.read()
 
 
 def new_disk(name):
@@ -54,45 +28,11 @@ def new_disk(name):
 
 
 def boot(*options, cpus="1", memory="192", words="", kernel=None):
-    line = "console=ttyS0 quiet loglevel=1 " + ("noxsave " if emulated() else "") + words
+    line = kernel_words() + words
     m = t.Machine("run", "--kernel", kernel or os.path.join(FILES, "vmlinuz"), "--initrd",
                   os.path.join(FILES, "initramfs"), "--cmdline", line, "--memory", memory, "--cpus", cpus, *options)
     ready(m)
     return m
-
-
-def ready(m):
-    m.expect(r"^ferry-linux ready: ")
-    m.send("stty -echo; PS1=\n")
-    t.same(shell(m, "echo $((6 * 7))").split()[-1:], ["42"], "the shell's first answer")
-
-
-def shell(m, command, status=0):
-    """What a command prints; it must end with @status."""
-    m.send(command + "; echo @$?@\n")
-    found = m.expect(r"([\s\S]*?)@(\d+)@\r?\n")
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", found.group(1)).replace("\r", "").strip()
-    t.same(int(found.group(2)), status, "status of %r, which printed %r" % (command, text))
-    return text
-
-
-def needs_files(function):
-    """A test that is skipped, with the reason, where there is no such kernel."""
-    def run():
-        return pack() or function()
-    run.__name__ = function.__name__
-    return t.test(run)
-
-
-def log(m, words):
-    """Lines of the kernel's log that match; chosen by the guest, for the serial port is slow."""
-    return shell(m, "dmesg -r | grep -iE '%s'; true" % words).splitlines()
-
-
-def check_no_complaints(m, since):
-    """In the log from @since (its seconds) on: what it said of the host's CPU at boot is another matter."""
-    bad = [line for line in log(m, COMPLAINTS) if float(re.search(r"\[ *([0-9.]+)\]", line).group(1)) > since]
-    t.check(not bad, "the guest's kernel complains:\n" + "\n".join(bad))
 
 
 def move(source, *options):
@@ -105,10 +45,12 @@ def move(source, *options):
     return destination
 
 
-def power_off(m):
-    m.send("poweroff -f\n")
-    t.same(m.wait(), 0, "exit status after poweroff")
-    t.same(m.stderr(), "", "stderr")
+def needs_files(function):
+    """A test that is skipped, with the reason, where there is no such kernel."""
+    def run():
+        return pack(FILES) or function()
+    run.__name__ = function.__name__
+    return t.test(run)
 
 
 @needs_files
@@ -137,9 +79,7 @@ def a_shell_and_its_devices():
 @needs_files
 def nothing_unexpected_in_the_log():
     m = boot("--rng")
-    bad = [line for line in log(m, "^<[0-4]>|error|failed|firmware bug")
-           if not re.search("|".join(HARMLESS), line) and re.search(r"\] \S", line)]
-    t.check(not bad, "in the guest's log:\n" + "\n".join(bad))
+    check_nothing_unexpected(m)
     power_off(m)
 
 

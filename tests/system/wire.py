@@ -202,18 +202,25 @@ class Proxy:
         None    it is sent on          CUT   the connection ends before it
         n       n of its bytes are sent on, then the connection ends
         DROP    it is forgotten        bytes are sent instead of its header and metadata
-    @rate: bytes a second that pass towards the destination. .seen: all records so far."""
+    @rate: bytes a second that pass towards the destination. @host: listen at this address, not on a unix socket.
+    .seen: all records so far."""
 
-    def __init__(self, uri, name=None, deed=None, nth=1, rate=None):
+    def __init__(self, uri, name=None, deed=None, nth=1, rate=None, host=None):
         self.name, self.deed, self.nth, self.rate = name, deed, nth, rate
         self.seen, self.lock = [], threading.Lock()
         self.reached, self.released = threading.Event(), threading.Event()
         self.problem, self.due = None, 0
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.path = os.path.join(t.scratch, "proxy%d" % self.listener.fileno())
-        self.listener.bind(self.path)
-        self.listener.listen(1)
-        self.uri, self.target, self.threads = "unix:" + self.path, uri, []
+        self.path = None
+        if host:
+            self.listener = socket.create_server((host, 0))
+            self.uri = "tcp:%s:%d" % self.listener.getsockname()
+        else:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.path = os.path.join(t.scratch, "proxy%d" % self.listener.fileno())
+            self.listener.bind(self.path)
+            self.listener.listen(1)
+            self.uri = "unix:" + self.path
+        self.target, self.threads = uri, []
         self.sockets = []
         self.start(self.accept)
         t.machines.append(self)             # so that the end of a test ends it too
@@ -330,7 +337,7 @@ class Proxy:
             thread.join()
         for sock in self.sockets + [self.listener]:
             sock.close()
-        if os.path.exists(self.path):
+        if self.path and os.path.exists(self.path):
             os.unlink(self.path)
 
 
