@@ -91,8 +91,10 @@ def udp_echo(address, size):
 class Stream(threading.Thread):
     """Numbered datagrams to the echo port of a guest, and what comes back."""
 
-    def __init__(self, address):
+    def __init__(self, address, interval=INTERVAL):
         super().__init__(daemon=True)
+        self.interval = interval
+        self.came = []                  # when answers came
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.connect((address, 7))
         self.sent = []                  # when, by number
@@ -115,6 +117,7 @@ class Stream(threading.Thread):
         except OSError:
             return
         with self.changed:
+            self.came.append(time.monotonic())
             self.twice += number in self.answered
             self.answered.add(number)
             self.changed.notify_all()
@@ -125,7 +128,7 @@ class Stream(threading.Thread):
             now = time.monotonic()
             if now >= due:
                 self.send()
-                due = now + INTERVAL
+                due = now + self.interval
             elif select.select([self.sock], [], [], due - now)[0]:
                 self.take()
 
@@ -138,6 +141,11 @@ class Stream(threading.Thread):
         with self.changed:
             t.check(self.changed.wait_for(enough, t.PATIENCE), "the stream has ended: %d sent, %d "
                     "answered" % (len(self.sent), len(self.answered)))
+
+    def gap(self, since=0, until=float("inf")):
+        """The longest time without an answer, in s."""
+        came = [c for c in self.came if since <= c <= until]
+        return max(two - one for one, two in zip(came, came[1:]))
 
     def stop(self):
         """The numbers of those that were not answered, up to the last that was."""
