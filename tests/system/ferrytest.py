@@ -194,6 +194,7 @@ class Here:
     """Where machines run, and how one gets from source to destination: all on this host. netns.py has other places."""
 
     address = "127.0.0.1"               # of the destination
+    trust = []                          # options of receive by which it opens what a source names
 
     def wrap(self, command):
         """What runs `ferry @command` where it belongs."""
@@ -369,7 +370,7 @@ def receive(uri=None, *options, **kw):
     """An empty ferry receive; .uri says where."""
     if uri is None:
         uri = place.uri()
-    machine = Machine("receive", uri, *options, **kw)
+    machine = Machine("receive", uri, *place.trust, *options, **kw)
     wait_until(lambda: machine.ended() or "\n" in machine.stdout(), "ferry receive to say its address")
     check(not machine.ended(), "ferry receive ended early: " + machine.stderr())
     machine.uri = machine.stdout().strip()

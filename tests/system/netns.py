@@ -68,6 +68,7 @@ class Pair:
     """A host that guests leave and one that they go to, joined by a link of so much a second."""
 
     address = "10.77.0.2"
+    trust = ["--trust-source"]
 
     def __init__(self, rate):
         self.hosts = {SOURCE: Host(), DESTINATION: Host()}

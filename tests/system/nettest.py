@@ -95,14 +95,18 @@ class Stream(threading.Thread):
         super().__init__(daemon=True)
         self.interval = interval
         self.came = []                  # when answers came
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.connect((address, 7))
+        self.sock = self.connect(address)
         self.sent = []                  # when, by number
         self.answered = set()
         self.twice = 0
         self.ending = False
         self.changed = threading.Condition()
         self.start()
+
+    def connect(self, address):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect((address, 7))
+        return sock
 
     def send(self):
         try:
@@ -116,6 +120,9 @@ class Stream(threading.Thread):
             number = struct.unpack("!I", self.sock.recv(2048)[:4])[0]
         except OSError:
             return
+        self.note(number)
+
+    def note(self, number):
         with self.changed:
             self.came.append(time.monotonic())
             self.twice += number in self.answered
@@ -153,6 +160,35 @@ class Stream(threading.Thread):
         self.join()
         self.sock.close()
         return [n for n in range(max(self.answered)) if n not in self.answered]
+
+
+class TcpStream(Stream):
+    """The same on a connection, where nothing may be lost and all comes in its order."""
+
+    def connect(self, address):
+        sock = socket.create_connection((address, 7), t.PATIENCE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.data, self.problem = b"", None
+        return sock
+
+    def send(self):
+        if len(self.sent) - len(self.answered) < 200:       # what surely fits the buffers: it must not block
+            super().send()
+
+    def take(self):
+        try:
+            data = self.sock.recv(65536)
+            self.problem = self.problem or (None if data else "the connection was closed")
+        except OSError as e:
+            self.problem, data = e, b""
+        self.ending = self.ending or bool(self.problem)
+        self.data += data
+        while len(self.data) >= 64:
+            number, = struct.unpack("!I", self.data[:4])
+            if number != len(self.answered):
+                self.problem = "number %d came after %d others" % (number, len(self.answered))
+            self.note(number)
+            self.data = self.data[64:]
 
 
 class Listener:
