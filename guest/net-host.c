@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The host of one address that net.c shows to the network: it answers ARP, ICMP echo and UDP echo.
- * UDP payloads to the echo port begin with a number, 4 bytes big-endian, that should only grow:
- * what comes again is counted.
+ * The host of one address that net.c shows to the network: it answers ARP, ICMP echo and UDP echo,
+ * and TCP in net-tcp.c. UDP payloads to the echo port begin with a number, 4 bytes big-endian, that
+ * should only grow: what comes again is counted.
  */
 #include "kernel/program.h"
 #include "net.h"
@@ -13,6 +13,7 @@ enum {
 	PORT_DISCARD = 9,
 	PORT_OWN = 50009,
 	PROTOCOL_ICMP = 1,
+	PROTOCOL_TCP = 6,
 	PROTOCOL_UDP = 17,
 };
 
@@ -42,22 +43,6 @@ enum {
 	UDP_DATA = 42,
 };
 
-static uint32_t get16(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 8 | p[1];
-}
-
-static void put16(uint8_t *p, uint32_t value)
-{
-	p[0] = (uint8_t)(value >> 8);
-	p[1] = (uint8_t)value;
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return get16(p) << 16 | get16(p + 2);
-}
-
 static void swap(uint8_t *a, uint8_t *b, size_t size)
 {
 	for (size_t i = 0; i < size; i++) {
@@ -67,13 +52,12 @@ static void swap(uint8_t *a, uint8_t *b, size_t size)
 	}
 }
 
-/* RFC 1071 */
-static uint32_t checksum(const uint8_t *p, size_t size)
+uint32_t net_checksum(const uint8_t *p, size_t size)
 {
 	uint32_t sum = 0;
 
 	for (size_t i = 0; i + 1 < size; i += 2)
-		sum += get16(p + i);
+		sum += net_get16(p + i);
 	while (sum >> 16)
 		sum = (sum & 0xffff) + (sum >> 16);
 	return ~sum & 0xffff;
@@ -105,19 +89,19 @@ void net_send_udp(struct net *n)
 	memset(p, 0, UDP_DATA + 4);
 	memcpy(p + ETH_TO, n->peer_mac, 6);
 	memcpy(p + ETH_FROM, n->mac, 6);
-	put16(p + ETH_TYPE, 0x0800);
+	net_put16(p + ETH_TYPE, 0x0800);
 	p[IP] = 0x45;
-	put16(p + IP_LENGTH, 28 + n->send);
+	net_put16(p + IP_LENGTH, 28 + n->send);
 	p[IP_PROTOCOL - 1] = 64; /* time to live */
 	p[IP_PROTOCOL] = PROTOCOL_UDP;
 	memcpy(p + IP_FROM, n->ip, 4);
 	memcpy(p + IP_TO, n->peer, 4);
-	put16(p + IP_CSUM, checksum(p + IP, 20));
-	put16(p + UDP, PORT_OWN);
-	put16(p + UDP_TO, PORT_DISCARD);
-	put16(p + UDP_LENGTH, 8 + n->send); /* without a checksum */
-	put16(p + UDP_DATA, (uint32_t)(n->sent >> 16));
-	put16(p + UDP_DATA + 2, (uint32_t)n->sent);
+	net_put16(p + IP_CSUM, net_checksum(p + IP, 20));
+	net_put16(p + UDP, PORT_OWN);
+	net_put16(p + UDP_TO, PORT_DISCARD);
+	net_put16(p + UDP_LENGTH, 8 + n->send); /* without a checksum */
+	net_put16(p + UDP_DATA, (uint32_t)(n->sent >> 16));
+	net_put16(p + UDP_DATA + 2, (uint32_t)n->sent);
 	net_send(n, UDP_DATA + n->send);
 }
 
@@ -147,13 +131,13 @@ static void on_arp(struct net *n, const uint8_t *hdr, const uint8_t *frame, uint
 		memcpy(n->peer_mac, frame + ARP_FROM, 6);
 		n->peer_known = true;
 	}
-	if (get16(frame + ARP_OP) != 1 || memcmp(frame + ARP_TO_IP, n->ip, 4) != 0)
+	if (net_get16(frame + ARP_OP) != 1 || memcmp(frame + ARP_TO_IP, n->ip, 4) != 0)
 		return;
 	uint8_t *p = send_back(n, hdr, frame, size);
 	if (!p)
 		return;
 	n->arp++;
-	put16(p + ARP_OP, 2);
+	net_put16(p + ARP_OP, 2);
 	memcpy(p + ARP_TO, frame + ARP_FROM, 10);
 	memcpy(p + ARP_FROM, n->mac, 6);
 	memcpy(p + ARP_FROM_IP, n->ip, 4);
@@ -170,8 +154,8 @@ static void on_icmp(struct net *n, const uint8_t *hdr, const uint8_t *frame, uin
 	swap(p + IP_FROM, p + IP_TO, 4);
 	p[ICMP] = 0;
 	/* The type made the sum smaller by 0x800. */
-	uint32_t sum = get16(p + ICMP + 2) + 0x0800;
-	put16(p + ICMP + 2, (sum & 0xffff) + (sum >> 16));
+	uint32_t sum = net_get16(p + ICMP + 2) + 0x0800;
+	net_put16(p + ICMP + 2, (sum & 0xffff) + (sum >> 16));
 	net_send(n, size);
 }
 
@@ -179,9 +163,9 @@ static void on_udp(struct net *n, const uint8_t *hdr, const uint8_t *frame, uint
 {
 	uint8_t *p;
 
-	if (size < UDP_DATA + 4 || get16(frame + UDP_TO) != PORT_ECHO)
+	if (size < UDP_DATA + 4 || net_get16(frame + UDP_TO) != PORT_ECHO)
 		return;
-	uint32_t number = get32(frame + UDP_DATA);
+	uint32_t number = net_get32(frame + UDP_DATA);
 	if (n->echo && number <= n->number)
 		n->again++;
 	else
@@ -203,13 +187,15 @@ void net_on_frame(struct net *n, const uint8_t *hdr, uint32_t size)
 	n->received_bytes += size;
 	if (size < 34 || size > NET_FRAME)
 		return;
-	if (get16(frame + ETH_TYPE) == 0x0806)
+	if (net_get16(frame + ETH_TYPE) == 0x0806)
 		on_arp(n, hdr, frame, size);
-	else if (get16(frame + ETH_TYPE) != 0x0800 || frame[IP] != 0x45 ||
+	else if (net_get16(frame + ETH_TYPE) != 0x0800 || frame[IP] != 0x45 ||
 		 memcmp(frame + IP_TO, n->ip, 4) != 0)
 		return;
 	else if (frame[IP_PROTOCOL] == PROTOCOL_ICMP)
 		on_icmp(n, hdr, frame, size);
 	else if (frame[IP_PROTOCOL] == PROTOCOL_UDP)
 		on_udp(n, hdr, frame, size);
+	else if (frame[IP_PROTOCOL] == PROTOCOL_TCP)
+		net_on_tcp(n, frame, size);
 }

@@ -187,9 +187,9 @@ static void net_report(const struct virtio *v)
 	const struct net *n = (const struct net *)v;
 
 	print("vio net ns=%lu rx=%lu rx_bytes=%lu tx=%lu tx_bytes=%lu full=%lu arp=%lu icmp=%lu "
-	      "echo=%lu again=%lu last=%u announced=%lu merged=%lu\n",
+	      "echo=%lu again=%lu last=%u announced=%lu merged=%lu tcp=%lu\n",
 	      clock_ns(), n->received, n->received_bytes, n->sent, n->sent_bytes, n->full, n->arp,
-	      n->icmp, n->echo, n->again, n->number, n->announced, n->merged);
+	      n->icmp, n->echo, n->again, n->number, n->announced, n->merged, n->tcp_echo);
 }
 
 const struct vio_test vio_net = { VIRTIO_NET, "net", net_start, net_step, net_report };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Between net.c, which drives the device, and net-host.c, which is the host that it makes. */
+/* Between net.c, which drives the device, and net-host.c and net-tcp.c, the host that it makes. */
 #ifndef GUEST_NET_H
 #define GUEST_NET_H
 
@@ -10,6 +10,28 @@ enum {
 	NET_FRAME = 1514, /* the longest */
 	NET_BUFFER = 2048,
 };
+
+static inline uint32_t net_get16(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 8 | p[1];
+}
+
+static inline uint32_t net_get32(const uint8_t *p)
+{
+	return net_get16(p) << 16 | net_get16(p + 2);
+}
+
+static inline void net_put16(uint8_t *p, uint32_t value)
+{
+	p[0] = (uint8_t)(value >> 8);
+	p[1] = (uint8_t)value;
+}
+
+static inline void net_put32(uint8_t *p, uint32_t value)
+{
+	net_put16(p, value >> 16);
+	net_put16(p + 2, value);
+}
 
 struct net {
 	struct virtio v;
@@ -23,7 +45,8 @@ struct net {
 	uint64_t looked; /* at the config space */
 	bool acking;
 	uint64_t received, received_bytes, sent, sent_bytes, full;
-	uint64_t arp, icmp, echo, again, announced, merged;
+	uint64_t arp, icmp, echo, again, announced, merged, tcp_echo;
+	uint32_t tcp_port, tcp_next; /* the client's, and which of its bytes comes next */
 	unsigned free[VIRTIO_SLOTS], free_count;
 	uint8_t frame[NET_HDR + NET_FRAME + NET_BUFFER];
 	uint8_t ctrl[2], ack;
@@ -42,6 +65,13 @@ void net_send_arp(struct net *n, const uint8_t *ip);
 
 /* net-host.c: a datagram for the peer. */
 void net_send_udp(struct net *n);
+
+/* net-host.c: the checksum of RFC 1071; an odd last byte is left out. */
+uint32_t net_checksum(const uint8_t *p, size_t size);
+
+/* net-tcp.c: an IPv4 packet without options for us, @size bytes with the Ethernet header, carries
+ * TCP. */
+void net_on_tcp(struct net *n, const uint8_t *frame, uint32_t size);
 
 /* net-host.c: a frame has come, @size bytes behind its header. */
 void net_on_frame(struct net *n, const uint8_t *hdr, uint32_t size);

@@ -150,6 +150,51 @@ static void console_report(const struct virtio *v)
 	print("vio console lines=%lu echoed=%lu\n", c->lines, c->echoed);
 }
 
+/* ---- memory rewritten meanwhile, so that a guest that answers is worth migrating ---- */
+
+#define LATE_NS 10000000 /* behind by more, the pace starts anew instead of catching up */
+
+struct work {
+	uint64_t pages, at, round, page_ns, due, written;
+};
+
+/* After the devices have theirs, for free pages are numbered from the first that is left. */
+static void work_start(struct work *w)
+{
+	uint64_t rate = option_number("rate", 0);
+
+	w->pages = option_number("ws", 0) * PAGE_MIB;
+	w->page_ns = rate ? SECOND_NS / (rate * PAGE_MIB) : 0;
+	w->due = clock_ns();
+	if (w->pages > ram_pages())
+		fail("ws wants %lu pages, %lu are free", w->pages, ram_pages());
+	for (uint64_t i = 0; i < w->pages; i++)
+		content_write(ram_page(i), CONTENT_RANDOM, i, 0);
+}
+
+/* Pages before `at` have generation round + 1, the others round. */
+static void work_step(struct work *w, uint64_t now)
+{
+	if (!w->pages || now < w->due)
+		return;
+	w->due = now - w->due > LATE_NS ? now : w->due + w->page_ns;
+	unsigned bad = content_check(ram_page(w->at), CONTENT_RANDOM, w->at, w->round);
+	if (bad < PAGE)
+		fail("page %lu, generation %lu is expected; byte %u differs", w->at, w->round, bad);
+	content_write(ram_page(w->at), CONTENT_RANDOM, w->at, w->round + 1);
+	w->written++;
+	if (++w->at == w->pages) {
+		w->at = 0;
+		w->round++;
+	}
+}
+
+static void work_report(const struct work *w)
+{
+	if (w->pages)
+		print("vio work ns=%lu rounds=%lu pages=%lu\n", clock_ns(), w->round, w->written);
+}
+
 /* ---- the program ---- */
 
 static const struct vio_test vio_rng = { VIRTIO_RNG, "rng", rng_start, rng_step, rng_report };
@@ -182,6 +227,7 @@ static unsigned start_all(struct running *running, const struct vio_mode *mode)
 static void vio(void)
 {
 	struct running running[32];
+	struct work work = { 0 };
 	struct vio_mode mode = { .depth = (unsigned)option_number("depth", 8) };
 	uint64_t seconds = option_number("seconds", 0), start = clock_ns(), stopped = 0;
 
@@ -189,6 +235,7 @@ static void vio(void)
 	unsigned n = start_all(running, &mode), left = n;
 	if (!n)
 		fail("%u virtio devices, none that dev= means", machine.virtio_count);
+	work_start(&work);
 	print("vio ready devices=%u\n", n);
 	for (struct running *r = running; r < running + n; r++)
 		r->over = r->test->step(r->v, &mode);
@@ -196,6 +243,9 @@ static void vio(void)
 		uint64_t now = clock_ns();
 		int command = console_command(now);
 		bool stop = command == 'q' || (seconds && now > start + seconds * SECOND_NS);
+		work_step(&work, now);
+		if (command == 's')
+			work_report(&work);
 		left = 0;
 		if (stop && !mode.stop)
 			stopped = 1;
@@ -217,4 +267,5 @@ static void vio(void)
 
 PROGRAM(vio, "virtio devices: dev=all|blk|net|console|rng seconds=0 depth=8 irq=0 indirect=1 "
 	     "event_idx=1 "
-	     "lines=1 limit=0 (MiB of the disk) ip=10.0.0.2 peer=10.0.0.1 send=0 mrg=0 csum=0");
+	     "lines=1 limit=0 (MiB of the disk) ip=10.0.0.2 peer=10.0.0.1 send=0 mrg=0 csum=0 "
+	     "ws=0 (MiB) rate=0 (MiB/s)");

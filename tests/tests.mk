@@ -45,17 +45,20 @@ unit-tsan:
 #:   LAB_TIMEOUT=S   how long one of the scripts may take
 #:   LAB_ROUNDS=N    how often a guest goes there and back (5)
 #:   LAB_SLOWNESS=N  by how much checks of durations are relaxed (20)
+#:   LAB_FULL=1      all faults of links between two hosts (netns.t), which takes half an hour more
 # Those left out have no use for KVM.
 LAB_TESTS    ?= $(filter-out %/guest-qemu.t %/make.t,$(sort $(wildcard tests/system/*.t)))
 LAB_PATIENCE ?= 240
 LAB_TIMEOUT  ?= 900
 LAB_ROUNDS   ?= 5
 LAB_SLOWNESS ?= 20
+LAB_FULL     ?= 0
 LAB_BOX      := tests/lab/box --memory 2G --timeout $(LAB_TIMEOUT) -e BUILD -e FERRY_TEST_PATIENCE \
-		-e FERRY_TEST_ROUNDS -e FERRY_TEST_SLOWNESS --
+		-e FERRY_TEST_ROUNDS -e FERRY_TEST_SLOWNESS -e FERRY_TEST_FULL --
 lab: export FERRY_TEST_PATIENCE := $(LAB_PATIENCE)
 lab: export FERRY_TEST_ROUNDS := $(LAB_ROUNDS)
 lab: export FERRY_TEST_SLOWNESS := $(LAB_SLOWNESS)
+lab: export FERRY_TEST_FULL := $(LAB_FULL)
 lab:
 	$(Q)tests/deps lab
 	$(Q)$(MAKE) $(JOBS) all

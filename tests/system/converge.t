@@ -7,7 +7,6 @@ Covers of what others had to fix: a source left paused after a cancel; a bandwid
 the VMM's own writes to guest memory missing from the dirty log; serial output in flight lost."""
 
 import os
-import socket
 import sys
 import threading
 import time
@@ -87,10 +86,10 @@ def timeout_of_the_command_cancels_or_forces():
 
 # --- downtime ----------------------------------------------------------------------------------------
 
-def downtime(limit, rate=None, **parameters):
-    """Migrate over a link of @rate bytes a second; what was reported, what the guest saw, and the report, in ms."""
-    # What it writes during the first round would take more than twice the limit.
-    source = dirty("fill=4 ws=4 rate=1", memory="24")
+def downtime(limit, rate=None, guest="fill=4 ws=4 rate=1", memory="24", **parameters):
+    """Migrate over a link of @rate bytes a second a @guest that writes more during the first round than can be sent
+    in twice the @limit, in ms; the report."""
+    source = dirty(guest, memory=memory)
     destination = t.receive()
     uri = Proxy(destination.uri, rate=rate).uri if rate else destination.uri
     source.send("s")
@@ -164,18 +163,10 @@ def cancel_in_every_phase():
     source = dirty("fill=2 ws=1 rate=20")
     source.qmp.run("query-migrate")
     before = held(source)
-    # While connecting: nobody accepts, and what may wait is there already.
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        waiting = [socket.socket() for _ in range(3)]
-        for s in waiting:
-            s.setblocking(False)
-            s.connect_ex(listener.getsockname())
-        start(source, "tcp:127.0.0.1:%d" % listener.getsockname()[1], max_bandwidth=24 * MIB, x_verify=True)
+    # While connecting.
+    with t.place.filtered() as uri:
+        start(source, uri, max_bandwidth=24 * MIB, x_verify=True)
         cancelled(source, before, False)
-        for s in waiting:
-            s.close()
     for name, nth in (("HELLO", 1), ("MACHINE", 1), ("ACCEPT", 1), ("RAM", 1), ("RAM", 2), ("STOPPED", 1), ("STATE", 1),
                       ("LOADED", 1)):
         destination = receiver()
@@ -346,4 +337,5 @@ def serial_input_and_output_in_flight():
     t.same(strange, [], "broken lines")
 
 
-t.main()
+if __name__ == "__main__":
+    t.main()

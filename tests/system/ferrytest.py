@@ -4,6 +4,7 @@
 Nothing here sleeps for a fixed time: every wait is for an output, an event, a process or a deadline."""
 
 import atexit
+import contextlib
 import fcntl
 import json
 import os
@@ -189,6 +190,51 @@ class Qmp:
         self.sock.close()
 
 
+# --- places ------------------------------------------------------------------------------------
+
+class Here:
+    """Where machines run, and how one gets from source to destination: all on this host. netns.py has other places."""
+
+    address = "127.0.0.1"               # of the destination
+    trust = []                          # options of receive by which it opens what a source names
+
+    def wrap(self, command):
+        """What runs `ferry @command` where it belongs."""
+        return []
+
+    def uri(self):
+        """Where a destination can listen."""
+        return "unix:" + os.path.join(scratch, "mig%d" % Machine.count)
+
+    def socket(self, side, family):
+        """A socket on the host of "source" or "destination"."""
+        return socket.socket(family)
+
+    def listen(self, side):
+        """A socket on the host of @side to which a source can connect, and its URI."""
+        listener = self.socket(side, socket.AF_UNIX)
+        path = os.path.join(scratch, "proxy%d" % listener.fileno())
+        listener.bind(path)
+        listener.listen(1)
+        return listener, "unix:" + path
+
+    @contextlib.contextmanager
+    def filtered(self):
+        """The URI of a port to which SYNs are dropped: nobody accepts, and what may wait is there already."""
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket())
+            listener.bind((self.address, 0))
+            listener.listen(0)
+            for _ in range(3):
+                s = stack.enter_context(socket.socket())
+                s.setblocking(False)
+                s.connect_ex(listener.getsockname())
+            yield "tcp:%s:%d" % listener.getsockname()
+
+
+place = Here()
+
+
 # --- machines ----------------------------------------------------------------------------------
 
 class Machine:
@@ -204,7 +250,7 @@ class Machine:
         self.serial_path = self.base + ".serial"
         self.output = ""
         self.sock = self._qmp = None
-        argv = list(wrap) + [FERRY, command] + list(arguments)
+        argv = place.wrap(command) + list(wrap) + [FERRY, command] + list(arguments)
         if serial:
             argv += ["--serial", "unix:" + self.serial_path]
         if control:
@@ -325,8 +371,8 @@ def run(program, *options, memory="64", cpus="1", **kw):
 def receive(uri=None, *options, **kw):
     """An empty ferry receive; .uri says where."""
     if uri is None:
-        uri = "unix:" + os.path.join(scratch, "mig%d" % Machine.count)
-    machine = Machine("receive", uri, *options, **kw)
+        uri = place.uri()
+    machine = Machine("receive", uri, *place.trust, *options, **kw)
     wait_until(lambda: machine.ended() or "\n" in machine.stdout(), "ferry receive to say its address")
     check(not machine.ended(), "ferry receive ended early: " + machine.stderr())
     machine.uri = machine.stdout().strip()

@@ -91,16 +91,22 @@ def udp_echo(address, size):
 class Stream(threading.Thread):
     """Numbered datagrams to the echo port of a guest, and what comes back."""
 
-    def __init__(self, address):
+    def __init__(self, address, interval=INTERVAL):
         super().__init__(daemon=True)
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.connect((address, 7))
+        self.interval = interval
+        self.came = []                  # when answers came
+        self.sock = self.connect(address)
         self.sent = []                  # when, by number
         self.answered = set()
         self.twice = 0
         self.ending = False
         self.changed = threading.Condition()
         self.start()
+
+    def connect(self, address):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect((address, 7))
+        return sock
 
     def send(self):
         try:
@@ -114,7 +120,11 @@ class Stream(threading.Thread):
             number = struct.unpack("!I", self.sock.recv(2048)[:4])[0]
         except OSError:
             return
+        self.note(number)
+
+    def note(self, number):
         with self.changed:
+            self.came.append(time.monotonic())
             self.twice += number in self.answered
             self.answered.add(number)
             self.changed.notify_all()
@@ -125,7 +135,7 @@ class Stream(threading.Thread):
             now = time.monotonic()
             if now >= due:
                 self.send()
-                due = now + INTERVAL
+                due = now + self.interval
             elif select.select([self.sock], [], [], due - now)[0]:
                 self.take()
 
@@ -139,12 +149,46 @@ class Stream(threading.Thread):
             t.check(self.changed.wait_for(enough, t.PATIENCE), "the stream has ended: %d sent, %d "
                     "answered" % (len(self.sent), len(self.answered)))
 
+    def gap(self, since=0, until=float("inf")):
+        """The longest time without an answer, in s."""
+        came = [c for c in self.came if since <= c <= until]
+        return max(two - one for one, two in zip(came, came[1:]))
+
     def stop(self):
         """The numbers of those that were not answered, up to the last that was."""
         self.ending = True
         self.join()
         self.sock.close()
         return [n for n in range(max(self.answered)) if n not in self.answered]
+
+
+class TcpStream(Stream):
+    """The same on a connection, where nothing may be lost and all comes in its order."""
+
+    def connect(self, address):
+        sock = socket.create_connection((address, 7), t.PATIENCE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.data, self.problem = b"", None
+        return sock
+
+    def send(self):
+        if len(self.sent) - len(self.answered) < 200:       # what surely fits the buffers: it must not block
+            super().send()
+
+    def take(self):
+        try:
+            data = self.sock.recv(65536)
+            self.problem = self.problem or (None if data else "the connection was closed")
+        except OSError as e:
+            self.problem, data = e, b""
+        self.ending = self.ending or bool(self.problem)
+        self.data += data
+        while len(self.data) >= 64:
+            number, = struct.unpack("!I", self.data[:4])
+            if number != len(self.answered):
+                self.problem = "number %d came after %d others" % (number, len(self.answered))
+            self.note(number)
+            self.data = self.data[64:]
 
 
 class Listener:

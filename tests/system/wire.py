@@ -202,25 +202,20 @@ class Proxy:
         None    it is sent on          CUT   the connection ends before it
         n       n of its bytes are sent on, then the connection ends
         DROP    it is forgotten        bytes are sent instead of its header and metadata
-    @rate: bytes a second that pass towards the destination. @host: listen at this address, not on a unix socket.
-    .seen: all records so far."""
+    @rate: bytes a second that pass towards the destination. @side: on whose host it stands. @host: listen at this
+    address of ours instead. .seen: all records so far."""
 
-    def __init__(self, uri, name=None, deed=None, nth=1, rate=None, host=None):
+    def __init__(self, uri, name=None, deed=None, nth=1, rate=None, side=SOURCE, host=None):
         self.name, self.deed, self.nth, self.rate = name, deed, nth, rate
         self.seen, self.lock = [], threading.Lock()
         self.reached, self.released = threading.Event(), threading.Event()
         self.problem, self.due = None, 0
-        self.path = None
+        self.side, self.target, self.threads = side, uri, []
         if host:
             self.listener = socket.create_server((host, 0))
             self.uri = "tcp:%s:%d" % self.listener.getsockname()
         else:
-            self.listener = socket.socket(socket.AF_UNIX)
-            self.path = os.path.join(t.scratch, "proxy%d" % self.listener.fileno())
-            self.listener.bind(self.path)
-            self.listener.listen(1)
-            self.uri = "unix:" + self.path
-        self.target, self.threads = uri, []
+            self.listener, self.uri = t.place.listen(side)
         self.sockets = []
         self.start(self.accept)
         t.machines.append(self)             # so that the end of a test ends it too
@@ -233,7 +228,7 @@ class Proxy:
     def accept(self):
         try:
             source, _ = self.listener.accept()
-            destination = connect(self.target)
+            destination = connect(self.target, self.side)
         except OSError as e:
             self.problem = e
             self.listener.close()
@@ -330,25 +325,25 @@ class Proxy:
         if not self.sockets:                # accept() still waits; nothing else wakes it
             self.target = "unix:"
             try:
-                connect(self.uri).close()
+                connect(self.uri, self.side).close()
             except OSError:
                 pass
         for thread in self.threads:
             thread.join()
         for sock in self.sockets + [self.listener]:
             sock.close()
-        if self.path and os.path.exists(self.path):
-            os.unlink(self.path)
+        path = self.uri.partition("unix:")[2]
+        if path and os.path.exists(path):
+            os.unlink(path)
 
 
-def connect(uri):
+def connect(uri, side=SOURCE):
+    """A connection from the host of @side to what listens at @uri."""
     scheme, rest = uri.split(":", 1)
-    if scheme == "unix":
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(rest)
-        return sock
-    host, port = rest.rsplit(":", 1)
-    return socket.create_connection((host.strip("[]"), int(port)))
+    sock = t.place.socket(side, socket.AF_UNIX if scheme == "unix" else socket.AF_INET)
+    host, _, port = rest.rpartition(":")
+    sock.connect(rest if scheme == "unix" else (host, int(port)))
+    return sock
 
 
 # Deeds.
