@@ -330,6 +330,9 @@ static void child_main(const struct child *c, int ready, int err, int (*fn)(stru
 	dup2(c->slave, STDOUT_FILENO);
 	dup2(err, STDERR_FILENO);
 	dup2(ready, 9);
+	/* A shell starts its background jobs with these ignored. */
+	signal(SIGINT, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
 	rig_open(&rig, "serial", "stdio");
 	exit(fn(&rig));
 }
