@@ -91,6 +91,18 @@ int kvm_extension(const struct vm *vm, unsigned long cap)
 	return ret < 0 ? 0 : ret;
 }
 
+unsigned int kvm_max_vcpus(const struct vm *vm)
+{
+	int max = kvm_extension(vm, KVM_CAP_MAX_VCPUS);
+
+	/* KVM API 4.7: without it the recommended number, and without that one, 4. */
+	if (max <= 0)
+		max = kvm_extension(vm, KVM_CAP_NR_VCPUS);
+	if (max <= 0)
+		max = 4;
+	return max < VM_MAX_VCPUS ? (unsigned int)max : VM_MAX_VCPUS;
+}
+
 int kvm_set_slots(struct vm *vm, bool log_dirty, struct error *err)
 {
 	for (unsigned int i = 0; i < vm->memory.n_regions; i++) {

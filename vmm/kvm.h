@@ -18,6 +18,9 @@ int kvm_create_vm(struct vm *vm, struct error *err);
 /* KVM_CHECK_EXTENSION on the VM: 0 when absent. */
 int kvm_extension(const struct vm *vm, unsigned long cap);
 
+/* How many vCPUs this VM may have, VM_MAX_VCPUS at most. */
+unsigned int kvm_max_vcpus(const struct vm *vm);
+
 /* Switch the dirty log of all memory slots on or off. */
 int kvm_set_slots(struct vm *vm, bool log_dirty, struct error *err);
 

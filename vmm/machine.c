@@ -112,16 +112,16 @@ static int create_memory(struct vm *vm, struct error *err)
 static int create_vcpus(struct vm *vm, struct error *err)
 {
 	int cpus = fdt_path_offset(vm->tree, "/cpus");
-	unsigned int n = 0;
+	unsigned int n = 0, max = kvm_max_vcpus(vm);
 	int node, ret;
 
 	if (cpus < 0)
 		return error_set(err, -EINVAL, "realize", "cpus", "", "a node in the tree", "none");
 	fdt_for_each_subnode (node, vm->tree, cpus)
 		n++;
-	if (n < 1 || n > VM_MAX_VCPUS) {
+	if (n < 1 || n > max) {
 		error_set(err, -EINVAL, "realize", "cpus", "", "", "%u vCPUs", n);
-		error_expected(err, "1 to %d vCPUs", VM_MAX_VCPUS);
+		error_expected(err, "1 to %u vCPUs", max);
 		return -EINVAL;
 	}
 	while (vm->n_vcpus < n) {

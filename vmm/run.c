@@ -94,7 +94,7 @@ static unsigned int run_specs(struct run_options *o, struct option_spec *specs)
 		{ "memory", "SIZE", "RAM, bare numbers are MiB (default 256)", set_memory, o },
 		{ "memory-backing", "KIND", "anon, hugetlb or shared (default anon)", set_backing,
 		  o },
-		{ "cpus", "N", "vCPUs, 1 to 32 (default 1)", set_cpus, o },
+		{ "cpus", "N", "vCPUs, 1 to 255, or what KVM has (default 1)", set_cpus, o },
 		{ "cpu", "MODEL", arch_cpu_help(), set_cpu, o },
 		{ "name", "NAME", "a name for the machine", set_name, o },
 		{ "paused", NULL, "do not start the vCPUs", option_set_flag, &o->paused },

@@ -19,8 +19,8 @@
 #include "vmm/tree.h"
 
 #define MAX_DEPTH 8
-#define MAX_NODES 256
-#define MAX_NAME  63 /* of struct device */
+#define MAX_NODES 512 /* vCPUs have one each, and so has a device */
+#define MAX_NAME  63  /* of struct device */
 
 __attribute__((format(printf, 5, 6))) static int refuse(const char *node, const char *field,
 							const char *expected, struct error *err,
@@ -73,7 +73,7 @@ static int check_nodes(const void *fdt, struct error *err)
 		if (depth > MAX_DEPTH)
 			return refuse(name, "", "at most 8 levels", err, "more");
 		if (n == MAX_NODES)
-			return refuse(name, "", "at most 256 nodes", err, "more");
+			return refuse(name, "", "at most 512 nodes", err, "more");
 		for (unsigned int i = 0; i < n; i++) {
 			if (strcmp(names[i], name) == 0)
 				return refuse(name, "", "one node of that name", err, "two");

@@ -21,7 +21,8 @@
 #include "vmm/loop.h"
 #include "vmm/memory.h"
 
-#define VM_MAX_VCPUS 32
+/* Numbers of xAPICs are bytes, and 255 means all of them. */
+#define VM_MAX_VCPUS 255
 
 /* Named as in the public QMP schema where that has a name for it. */
 enum vm_state {

@@ -14,7 +14,7 @@
 #define SEL_UCODE  0x2b
 #define SEL_TSS	   0x30 /* one of 16 bytes a CPU */
 
-#define MAX_CPUS 64
+#define MAX_CPUS 255 /* as many as xAPICs have numbers for */
 
 /*
  * A CPU's block: its struct cpu and the ring-0 stack share the first page, the ring-3 stack is the

@@ -104,8 +104,8 @@ def bad_options():
     refused(1, "run", "--memory", "1", naming="memory 2 MiB 1048576")
     refused(1, "run", "--memory", "0", naming="memory 2 MiB 0")
     refused(1, "run", "--memory", "4097K", "--kernel", "x", naming="memory 4 KiB")
-    for cpus in ("0", "33", "x", "-1", "1.5", ""):
-        refused(2, "run", "--cpus", cpus, naming="--cpus 32 '%s'" % cpus)
+    for cpus in ("0", "256", "x", "-1", "1.5", ""):
+        refused(2, "run", "--cpus", cpus, naming="--cpus 255 '%s'" % cpus)
     refused(2, "run", "--memory-backing", "wood", naming="--memory-backing hugetlb wood")
     refused(2, "run", "--on-reboot", "maybe", naming="--on-reboot exit maybe")
     refused(2, "run", "--on-crash", "burn", naming="--on-crash reset burn")

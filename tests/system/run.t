@@ -38,8 +38,13 @@ def hello_from_a_32_bit_ELF():
 
 
 @t.test
-def hello_with_32_vcpus():
-    program("hello", cpus="32")
+def hello_with_255_vcpus():
+    program("hello", cpus="255", memory="32")
+
+
+@t.test
+def all_of_32_vcpus_start():
+    program("smp rounds=1", cpus="32")
 
 
 @t.test

@@ -454,7 +454,7 @@ static void checking_the_shape(void **state)
 	}
 	refused("deep8", "");
 	edit();
-	for (int i = 0; i < 256; i++) {
+	for (int i = 0; i < 512; i++) {
 		char name[16];
 
 		snprintf(name, sizeof(name), "n%d", i);
