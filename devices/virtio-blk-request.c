@@ -163,7 +163,8 @@ void blk_handle_queue(struct virtio_device *vd, unsigned int q)
 		handle(r);
 	}
 	disk_submit(&blk->disk);
-	virtq_flush(vd, q); /* what was answered at once */
+	disk_reap(&blk->disk); /* what the host had at hand is done already */
+	virtq_flush(vd, q);
 }
 
 void blk_on_disk(void *opaque, uint32_t events)
