@@ -5,18 +5,22 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import subprocess
 
 import measure
-from machines import Failed, Ferry, Qemu, ferrytest
+from machines import FLOOD, Failed, Ferry, Qemu, ferrytest
 
 DISK_MIB = 64
 DISKS = {"read 4 KiB random, 1 at a time": "depth=1", "read 4 KiB random, 32 at a time": "depth=32",
          "read 128 KiB in order, 4 at a time": "depth=4 bytes=131072 order=sequential"}
-NETS = {"send 64 bytes of UDP": 64, "send 1400 bytes of UDP": 1400}
-TAP, HOST, CLONE_NEWNET = "bench", "10.0.0.1", 0x40000000
-# Both ways QEMU has to reach a file; the network of each is its own, not the kernel's.
-WAYS = {"QEMU, io_uring": "io_uring", "QEMU, threads": "threads"}
+SIZES = (64, 1400)      # of UDP datagrams
+HEADERS = 14 + 20 + 8   # Ethernet, IP, UDP
+TAP, HOST, GUEST, CLONE_NEWNET = "bench", "10.0.0.1", "10.0.0.2", 0x40000000
+# QEMU's ways to reach a file, the last with a thread for the disk alone, which polls its queue; the network of each is
+# its own, not the kernel's.
+WAYS = {"QEMU, io_uring": ("io_uring", False), "QEMU, threads": ("threads", False),
+        "QEMU, iothread": ("io_uring", True)}
 
 
 @contextlib.contextmanager
@@ -36,8 +40,9 @@ def options(contender, disk=None, net=None):
     if isinstance(contender, Ferry):
         return ["--disk", disk] if disk else ["--net", f"tap,name={net}"]
     if disk:
-        return ["-drive", f"file={disk},if=none,id=d,format=raw,aio={WAYS[contender.name]}", "-device",
-                "virtio-blk-device,drive=d"]
+        way, thread = WAYS[contender.name]
+        return ["-drive", f"file={disk},if=none,id=d,format=raw,aio={way}", "-object", "iothread,id=t", "-device",
+                "virtio-blk-device,drive=d" + (",iothread=t" if thread else "")]
     return ["-netdev", f"tap,id=n,ifname={net},script=no,downscript=no", "-device", "virtio-net-device,netdev=n"]
 
 
@@ -60,11 +65,16 @@ def frames(net):
     return seen["packets"], seen["bytes"]
 
 
-def run_net(contender, size, ms, net):
-    """Frames and bytes a second, as the tap counts them: what was not taken does not count."""
+def start_net(contender, words, net):
+    """A guest with a network card on that tap."""
     # Without mergeable buffers QEMU 7.2 leaves num_buffers at 0, which the guest does not let pass (5.1.6.4.1).
-    machine = contender.start(contender.command(f"vio dev=net seconds=3600 send={size} mrg=2048", 64) +
-                              options(contender, net=net))
+    return contender.start(contender.command(f"vio dev=net seconds=3600 mrg=2048 {words}", 64) +
+                           options(contender, net=net))
+
+
+def run_send(contender, size, ms, net):
+    """Frames and bytes a second, as the tap counts them: what was not taken does not count."""
+    machine = start_net(contender, f"send={size}", net)
     line, idle = r"vio net ns=(\d+) .*\n", frames(net)[0]
     try:
         machine.expect("vio ready")
@@ -77,6 +87,25 @@ def run_net(contender, size, ms, net):
         seconds = (ended - began) / 1e9
         return {"rate": (after[0] - before[0]) / seconds, "bytes": (after[1] - before[1]) / seconds}
     except (Failed, ferrytest.Failure, OSError) as e:
+        return {"failed": str(e)}
+    finally:
+        machine.end()
+
+
+def run_receive(contender, size, ms, net):
+    """The same for what the guest has received, as flood.c finds out by its answers."""
+    machine = start_net(contender, "", net)
+    try:
+        machine.expect("vio ready")
+        done = subprocess.run([FLOOD, GUEST, str(size), str(int(ms))], capture_output=True, text=True)
+        found = re.match(r"frames=(\d+) ns=(\d+) lost=(\d+)", done.stdout)
+        if not found:
+            raise Failed(f"flood: {done.stderr.strip()}")
+        count, ns, lost = map(int, found.groups())
+        if lost:
+            raise Failed(f"{lost} groups of frames went unanswered")
+        return {"rate": count * 1e9 / ns, "bytes": count * (size + HEADERS) * 1e9 / ns}
+    except (Failed, OSError) as e:
         return {"failed": str(e)}
     finally:
         machine.end()
@@ -113,7 +142,9 @@ def measure_io(a, say):
     with tap() as net:
         if not net:
             say("bench: no right to make a tap: networks are left out")
-        for text, size in NETS.items() if net else ():
-            runners = {c.name: lambda c=c, size=size: run_net(c, size, ms, net) for c in contenders[:2]}
-            results.append(by_turns(a, text, runners, say))
+        for text, runner in (("send", run_send), ("receive", run_receive)) if net else ():
+            for size in SIZES:
+                runners = {name: lambda c=c, size=size, runner=runner: runner(c, size, ms, net)
+                           for name, c in zip(("ferry", "QEMU"), contenders)}
+                results.append(by_turns(a, f"{text} {size} bytes of UDP", runners, say))
     return results

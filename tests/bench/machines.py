@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.join(TESTS, "system"))
 import ferrytest  # noqa: E402
 
 BARE = os.path.join(ferrytest.BUILD, "bare")
+FLOOD = os.path.join(ferrytest.BUILD, "flood")
 RAM = os.path.join(ferrytest.BUILD, "ram")
 QEMU = shutil.which("qemu-system-x86_64")
 NO_LIMIT = 1 << 50

@@ -145,6 +145,10 @@ class Targets:
         a, b = (statistics.median(start[n]) if start.get(n) else None for n in ("ferry", PLAIN))
         self.add("exec to the guest's first byte ms, a fifth of QEMU's", a, b / 5 if b else None, "{:.1f}")
 
+    def boot(self, boot):
+        times = {name: median(runs, total_ms) for name, runs in boot.items()}
+        best = min((t for name, t in times.items() if name != "ferry" and t is not None), default=None)
+        self.add("exec to the /init of stock Linux ms, the better QEMU's", times["ferry"], best, "{:.0f}")
 
     def io(self, result):
         rates = {name: median(runs, lambda r: r["rate"]) for name, runs in result["runs"].items()}
@@ -160,6 +164,8 @@ def targets(results):
         t.memory(results["migrations"])
     if "start" in results:
         t.start(results["start"])
+    if results.get("boot"):
+        t.boot(results["boot"])
     for result in results.get("io", []):
         t.io(result)
     return table(["what", "found", "to reach", ""], t.rows) if t.rows else ""
@@ -188,6 +194,12 @@ def start_table(start):
     return table(["", "median ms", "range"], rows)
 
 
+def boot_table(boot):
+    rows = [[name, spread(runs, total_ms, "{:.0f}") + ratio(runs, boot["ferry"], total_ms)]
+            for name, runs in boot.items()]
+    return table(["", "ms"], rows)
+
+
 def io_table(result):
     base = result["runs"]["ferry"]
     rows = [[name, spread(runs, lambda r: r["rate"], "{:.0f}") + ratio(runs, base, lambda r: r["rate"]),
@@ -200,6 +212,8 @@ def failures(results):
              for name, runs in x["runs"].items() for r in runs if "failed" in r]
     lines += [f"- {x['text']}, {name}: {r['failed']}" for x in results.get("io", [])
               for name, runs in x["runs"].items() for r in runs if "failed" in r]
+    lines += [f"- boot, {name}: {r['failed']}" for name, runs in (results.get("boot") or {}).items()
+              for r in runs if "failed" in r]
     lines += [f"- {x['content']}, {x['how']}, {x['iovecs']} iovecs: {r['failed']}"
               for x in results.get("copying", []) for r in x["runs"] if "failed" in r]
     return lines
@@ -231,6 +245,8 @@ def markdown(results):
         parts += ["## Memory beyond guest RAM\n", memory]
     if "start" in results:
         parts += ["## From exec to the guest's first byte\n", start_table(results["start"])]
+    if results.get("boot"):
+        parts += ["## From exec to the /init of stock Linux\n", boot_table(results["boot"])]
     if "copying" in results:
         parts += ["## By reference against copying (no guest)\n", copying_table(results["copying"])]
     for result in results.get("io", []):
