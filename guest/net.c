@@ -176,7 +176,9 @@ static bool net_step(struct virtio *v, const struct vio_mode *mode)
 		on_buffer(n, (unsigned)slot, size);
 	if (mode->stop || mode->once)
 		return !v->busy;
-	look_for_announcement(n, clock_ns());
+	uint64_t now = clock_ns();
+	look_for_announcement(n, now);
+	net_tcp_step(n, now);
 	while (n->send && n->peer_known && n->free_count)
 		net_send_udp(n);
 	return false;
@@ -187,9 +189,10 @@ static void net_report(const struct virtio *v)
 	const struct net *n = (const struct net *)v;
 
 	print("vio net ns=%lu rx=%lu rx_bytes=%lu tx=%lu tx_bytes=%lu full=%lu arp=%lu icmp=%lu "
-	      "echo=%lu again=%lu last=%u announced=%lu merged=%lu tcp=%lu\n",
+	      "echo=%lu again=%lu last=%u announced=%lu merged=%lu tcp=%lu resent=%lu\n",
 	      clock_ns(), n->received, n->received_bytes, n->sent, n->sent_bytes, n->full, n->arp,
-	      n->icmp, n->echo, n->again, n->number, n->announced, n->merged, n->tcp_echo);
+	      n->icmp, n->echo, n->again, n->number, n->announced, n->merged, n->tcp.echo,
+	      n->tcp.resent);
 }
 
 const struct vio_test vio_net = { VIRTIO_NET, "net", net_start, net_step, net_report };

@@ -175,7 +175,7 @@ def dirtied(machine, work):
     looks = []
     for meanwhile in (work, lambda: None):
         machine.send("s")
-        looks.append([int(n) for n in machine.expect(r"^vio work ns=(\d+) rounds=\d+ pages=(\d+)").groups()])
+        looks.append([int(n) for n in machine.expect(r"^vio work ns=(\d+) rounds=\d+ pages=(\d+)\s").groups()])
         machine.expect(r"^vio net ns=.*\n")
         meanwhile()
     (ns, pages), (later, more) = looks
