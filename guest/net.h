@@ -9,6 +9,7 @@ enum {
 	NET_HDR = 12,	  /* struct virtio_net_hdr_v1 */
 	NET_FRAME = 1514, /* the longest */
 	NET_BUFFER = 2048,
+	NET_PAIRS = 2,	      /* of queues, at most */
 	NET_TCP_BYTES = 8192, /* that wait to be confirmed; a power of two */
 };
 
@@ -46,6 +47,16 @@ struct net_tcp {
 	uint8_t data[NET_TCP_BYTES];
 };
 
+/* A receive and a transmit queue, and their buffers. */
+struct net_pair {
+	uint32_t parts; /* buffers of this frame still to come */
+	uint32_t size;	/* of what there is of it, header included */
+	uint64_t received, sent;
+	unsigned free[VIRTIO_SLOTS], free_count;
+	uint8_t frame[NET_HDR + NET_FRAME + NET_BUFFER];
+	uint8_t rx[VIRTIO_SLOTS][NET_BUFFER], tx[VIRTIO_SLOTS][NET_BUFFER];
+};
+
 struct net {
 	struct virtio v;
 	uint8_t mac[6], ip[4], peer_mac[6], peer[4];
@@ -53,17 +64,15 @@ struct net {
 	uint32_t buffer; /* bytes of a receive buffer */
 	uint32_t send;	 /* bytes of UDP payload to send, 0: only answer */
 	uint32_t number; /* the last one of UDP echo */
-	uint32_t parts;	 /* buffers of this frame still to come */
-	uint32_t size;	 /* of what there is of it, header included */
+	unsigned pairs;	 /* of queues */
+	unsigned out;	 /* which of them frames are sent by */
 	uint64_t looked; /* at the config space */
 	bool acking;
 	uint64_t received, received_bytes, sent, sent_bytes, full;
 	uint64_t arp, icmp, echo, again, announced, merged;
 	struct net_tcp tcp;
-	unsigned free[VIRTIO_SLOTS], free_count;
-	uint8_t frame[NET_HDR + NET_FRAME + NET_BUFFER];
-	uint8_t ctrl[2], ack;
-	uint8_t rx[VIRTIO_SLOTS][NET_BUFFER], tx[VIRTIO_SLOTS][NET_BUFFER];
+	uint8_t ctrl[4], ack;
+	struct net_pair pair[NET_PAIRS];
 };
 
 /* net.c: a frame to fill in, the header before it zero; NULL when all slots are in the device's
