@@ -135,8 +135,8 @@ LIMIT = 0.100                           # s without an answer
 def an_external_client_hardly_notices():
     """A third host asks over TCP and by datagrams, each a thousand times a second, a guest that dirties 50 MiB/s.
 
-    The connection stays silent after the move (647 of 847 answered, then none), while datagrams go on, as does Linux'
-    TCP in tests/lab/linux-pair.t: the guest's own TCP is suspected, which has not been shown yet."""
+    Where nothing else disturbs it, the longest time without an answer is below 100 ms. An emulated host is allowed
+    that times FERRY_TEST_SLOWNESS: such a one is silent for hundreds of ms without any move, as is printed beside."""
     client = neighbour(t.place)
     source = t.run("vio seconds=6000 ip=%s ws=16 rate=50" % GUEST_IP, "--net", "tap,name=t0,mac=" + MAC, memory="64")
     source.expect("^vio ready.*\n")
@@ -204,8 +204,7 @@ def across(pair, rate, function):
 
 def plan():
     pairs = {rate: Pair(rate) for rate in ("100mbit", "1gbit")}
-    if FULL:                            # it has not passed yet: see there
-        across(pairs["1gbit"], "1gbit", an_external_client_hardly_notices)
+    across(pairs["1gbit"], "1gbit", an_external_client_hardly_notices)
     for function in AT_BOTH + AT_ONE + (IF_FULL if FULL else []):
         for rate in ("100mbit", "1gbit") if FULL or function in AT_BOTH else ("100mbit",):
             across(pairs[rate], rate, function)
