@@ -221,7 +221,7 @@ static void set_state(void *opaque)
 	if (c->to == VM_RUNNING) {
 		vm_resume(vm);
 		/* The other side was told of the stop, and may have announced the guest. */
-		if (from == VM_FINISH_MIGRATE || from == VM_HANDED_OVER || from == VM_POSTMIGRATE)
+		if (from == VM_FINISH_MIGRATE || from == VM_HANDED_OVER)
 			vm_announce(vm);
 		/* Whoever filed one while the machine was paused waits for it, its vCPU parked. */
 		if (vm->requests)
