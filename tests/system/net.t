@@ -245,7 +245,6 @@ def two_pairs_of_queues_are_used_before_and_after_a_move():
     for stream in streams:
         stream.stop()
         t.same(stream.twice, 0, "datagrams answered twice")
-    t.same(report(m)["again"], 0, "datagrams seen again")
     finish(m)
     remove_taps("t0", "t1", how=("multi_queue",))
 
