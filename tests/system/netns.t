@@ -6,6 +6,7 @@ and of the downtime limit again, and a link that goes down in each phase.
 Every test is run at 100 Mbit/s; some of them, and with FERRY_TEST_FULL=1 all, at 1 Gbit/s too. That takes the link
 down for 5 and 30 s in every phase as well; else it is 1 s in every phase, and 5 s in one."""
 
+import json
 import os
 import sys
 import time
@@ -156,6 +157,8 @@ def an_external_client_hardly_notices():
     for name, s in streams.items():
         print("# %s: longest time without an answer %.0f ms, before the move %.0f ms; %d of %d lost" %
               (name, s.gap(asked) * 1e3, s.gap(until=asked) * 1e3, len(lost[name]), len(s.sent)))
+    print("# frames that the taps had no room for: %d at the source, %d at the destination" %
+          tuple(overrun(host) for host in t.place.hosts.values()))
     for name, s in streams.items():
         t.same(s.twice, 0, "answers that came twice by " + name)
         t.check(s.gap(asked) >= blackout - 0.005, "the guest answered while nobody ran it")
@@ -163,6 +166,11 @@ def an_external_client_hardly_notices():
     t.same((lost["TCP"], streams["TCP"].problem), ([], None), "what the connection lost")
     destination.send("q")
     destination.expect("^PASS vio")
+
+
+def overrun(host):
+    """Frames that @host has dropped before the guest's tap."""
+    return json.loads(host.run("ip -s -j link show t0"))[0]["stats64"]["tx"]["dropped"]
 
 
 def more(streams, n):
