@@ -75,6 +75,25 @@ void net_announce(struct virtio_net *net)
 	}
 }
 
+/*
+ * Before the guest is here one frame is enough, for more follow when it runs. What bridges send
+ * meanwhile waits in the queue of the host's interface, so that nothing is lost but what was on its
+ * way when the guest was stopped: a connection would go silent for the 200 ms or more after which
+ * TCP sends again.
+ */
+void net_announce_place(struct virtio_net *net)
+{
+	if (net->vd.quiesced) {
+		/* What came up to now the guest may have got where it was. */
+		net_discard(&net->backend);
+		net->expected = true;
+		send_rarp(net);
+		return;
+	}
+	net->rounds = ROUNDS;
+	net_announce_resume(net);
+}
+
 void net_announce_resume(struct virtio_net *net)
 {
 	if (net->rounds > 0)

@@ -214,10 +214,17 @@ static void net_resume(struct device *dev)
 	pthread_mutex_lock(&dev->lock);
 	if (net->arrived)
 		net_announce(net);
-	net->arrived = false;
+	net->arrived = net->expected = false;
 	pthread_mutex_unlock(&dev->lock);
 	virtio_mmio_resume(dev);
 	net_announce_resume(net);
+}
+
+static void net_announce_here(struct device *dev)
+{
+	pthread_mutex_lock(&dev->lock);
+	net_announce_place((struct virtio_net *)dev);
+	pthread_mutex_unlock(&dev->lock);
 }
 
 static int net_check_state(struct device *dev, const void *staged, struct error *err)
@@ -248,8 +255,9 @@ static int net_post_load(struct device *dev, struct error *err)
 		return rc;
 	pthread_mutex_lock(&dev->lock);
 	rc = net_tell_backend(net);
-	/* What came here up to now the guest may have got where it was. */
-	net_discard(&net->backend);
+	/* It may have got where it was what came here before it was stopped. */
+	if (!net->expected)
+		net_discard(&net->backend);
 	net->arrived = true;
 	pthread_mutex_unlock(&dev->lock);
 	if (rc < 0)
@@ -285,5 +293,6 @@ static const struct device_class net_class = {
 	.resume = net_resume,
 	.check = net_check_state,
 	.post_load = net_post_load,
+	.announce = net_announce_here,
 };
 DEVICE_CLASS(net_class);

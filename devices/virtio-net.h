@@ -41,6 +41,7 @@ struct virtio_net {
 	uint16_t mtu;	       /* 0: not said */
 	bool gone;	       /* the other side of the backend has: the link is down */
 	bool arrived;	       /* state was loaded: to be made known when the guest runs */
+	bool expected;	       /* frames that come are kept for the guest on its way here */
 	struct loop_timer *timer;
 	unsigned int rounds; /* of telling the network that are left */
 
@@ -72,6 +73,9 @@ int net_tell_backend(struct virtio_net *net);
 
 /* virtio-net-announce.c: the guest has arrived on this host (5.1.6.5.4). Loop thread. */
 void net_announce(struct virtio_net *net);
+/* Frames come here from now on, wherever they went: say so, and keep them if the guest is not here
+ * yet. Loop thread. */
+void net_announce_place(struct virtio_net *net);
 /* Go on, or make a pause, with telling the network. Loop thread. */
 void net_announce_resume(struct virtio_net *net);
 void net_announce_pause(struct virtio_net *net);

@@ -185,6 +185,7 @@ void net_on_frame(struct net *n, const uint8_t *hdr, uint32_t size)
 
 	n->received++;
 	n->received_bytes += size;
+	n->out = 0;
 	if (size < 34 || size > NET_FRAME)
 		return;
 	if (net_get16(frame + ETH_TYPE) == 0x0806)
@@ -194,8 +195,11 @@ void net_on_frame(struct net *n, const uint8_t *hdr, uint32_t size)
 		return;
 	else if (frame[IP_PROTOCOL] == PROTOCOL_ICMP)
 		on_icmp(n, hdr, frame, size);
-	else if (frame[IP_PROTOCOL] == PROTOCOL_UDP)
+	else if (frame[IP_PROTOCOL] == PROTOCOL_UDP && size > UDP + 1) {
+		/* The least bit of the sender's port chooses the queue, and so does the host then
+		 * for what comes from there. */
+		n->out = frame[UDP + 1] % n->pairs;
 		on_udp(n, hdr, frame, size);
-	else if (frame[IP_PROTOCOL] == PROTOCOL_TCP)
+	} else if (frame[IP_PROTOCOL] == PROTOCOL_TCP)
 		net_on_tcp(n, frame, size);
 }

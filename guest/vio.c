@@ -265,7 +265,8 @@ static void vio(void)
 	}
 }
 
-PROGRAM(vio, "virtio devices: dev=all|blk|net|console|rng seconds=0 depth=8 irq=0 indirect=1 "
-	     "event_idx=1 "
-	     "lines=1 limit=0 (MiB of the disk) ip=10.0.0.2 peer=10.0.0.1 send=0 mrg=0 csum=0 "
-	     "ws=0 (MiB) rate=0 (MiB/s)");
+PROGRAM(vio,
+	"virtio devices: dev=all|blk|net|console|rng seconds=0 depth=8 irq=0 indirect=1 "
+	"event_idx=1 "
+	"lines=1 limit=0 (MiB of the disk) ip=10.0.0.2 peer=10.0.0.1 send=0 mrg=0 csum=0 pairs=1 "
+	"ws=0 (MiB) rate=0 (MiB/s)");

@@ -172,6 +172,11 @@ static int prepare_disks(struct destination *d, struct error *err)
 	return ret;
 }
 
+static void announce(void *vm)
+{
+	vm_announce(vm);
+}
+
 static int get_stopped(struct destination *d, const struct record *rec, struct error *err)
 {
 	const void *fdt = message_open(rec, err);
@@ -183,6 +188,9 @@ static int get_stopped(struct destination *d, const struct record *rec, struct e
 	d->has_crc = d->crc != UINT64_MAX;
 	block_load_stopped(&d->block, fdt);
 	migration_set_status(d->m, MIGRATION_DEVICE);
+	/* It answers nobody where it is now, nor where it was before it runs here. */
+	if (d->run && !d->m->file)
+		loop_call(d->vm->loop, announce, d->vm);
 	return 0;
 }
 

@@ -187,9 +187,8 @@ int source_pause(struct source *s, bool checksum, struct error *err)
 	if (checksum)
 		ret = block_save_checksums(&s->block, &m, err);
 	fdt = message_end(&m);
-	return ret < 0 ? ret
-		       : protocol_send(s->p, RECORD_STOPPED, fdt, fdt_totalsize(fdt), 0, false,
-				       err);
+	/* At once: what others send to the guest can be kept for it as soon as this is known. */
+	return ret < 0 ? ret : protocol_say(s->p, RECORD_STOPPED, fdt, err);
 }
 
 int source_send_state(struct source *s, const void *state, struct error *err)

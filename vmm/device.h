@@ -156,6 +156,12 @@ struct device_class {
 	int (*claim)(struct device *dev, struct error *err);
 	void (*yield)(struct device *dev);
 
+	/*
+	 * Lead here what others send to the guest: it has been stopped where it was and is expected
+	 * here (quiesced, the state is still to come), or runs again where it was sought elsewhere.
+	 */
+	void (*announce)(struct device *dev);
+
 	/* A person presses the power button, which this device has. vCPUs may run. */
 	void (*press_power)(struct device *dev);
 	/* Optional: what only a balloon has, see below. */

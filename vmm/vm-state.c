@@ -200,3 +200,11 @@ void vm_yield(struct vm *vm)
 			dev->class->yield(dev);
 	}
 }
+
+void vm_announce(struct vm *vm)
+{
+	for (struct device *dev = vm->devices; dev; dev = dev->next) {
+		if (dev->class->announce)
+			dev->class->announce(dev);
+	}
+}

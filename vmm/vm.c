@@ -220,6 +220,9 @@ static void set_state(void *opaque)
 	vm->state = c->to;
 	if (c->to == VM_RUNNING) {
 		vm_resume(vm);
+		/* The other side was told of the stop, and may have announced the guest. */
+		if (from == VM_FINISH_MIGRATE || from == VM_HANDED_OVER)
+			vm_announce(vm);
 		/* Whoever filed one while the machine was paused waits for it, its vCPU parked. */
 		if (vm->requests)
 			vm_request(vm, 0);

@@ -144,6 +144,9 @@ int vm_load_state(struct vm *vm, const void *fdt, size_t size, bool *applied, st
 int vm_claim(struct vm *vm, struct error *err);
 void vm_yield(struct vm *vm);
 
+/* Lead here what others send to the guest, see struct device_class. Loop thread. */
+void vm_announce(struct vm *vm);
+
 /* vmm/guest-ram.c: devices that move RAM between guest and host, see struct device_ram_ops. */
 /* The first device that can resize, NULL when there is none. */
 struct device *vm_ram_device(struct vm *vm);

@@ -13,6 +13,7 @@
 
 #define VIRTIO_SLOTS   32 /* at most, a queue */
 #define VIRTIO_BUFFERS 4  /* at most, a request */
+#define VIRTIO_QUEUES  5  /* at most, a device */
 
 enum {
 	VIRTIO_NET = 1,
@@ -61,7 +62,7 @@ struct virtio {
 	uint64_t irqs_seen;
 	unsigned busy; /* requests that will be answered soon */
 	struct patience patience;
-	struct virtio_queue queue[4];
+	struct virtio_queue queue[VIRTIO_QUEUES];
 };
 
 struct virtio_buffer {

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
@@ -56,7 +57,7 @@ def nobody_listens_or_the_name_does_not_resolve():
     source = dirty()
     source.qmp.run("query-migrate")
     before = held(source)
-    for uri, word in unreachable(t.scratch):
+    for uri, word in unreachable(tempfile.mkdtemp(dir=t.scratch)):
         start(source, uri)
         report = end(source)
         t.check(uri in report["error-desc"], "%s is not in the error: %s" % (uri, report["error-desc"]))

@@ -14,8 +14,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
-from nettest import (HOST, MAC, PASSED, Listener, Stream, bridge_port, exists, ip, make_bridge, ping,
+from checks import end, start
+from nettest import (HOST, MAC, PASSED, Listener, PortStream, Stream, bridge_port, exists, ip, make_bridge, ping,
                      tap_fd, udp_echo)
+from wire import Proxy, hold
 
 GUEST_IP = "10.0.0.2"
 
@@ -57,11 +59,12 @@ def report(machine):
     return {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", line)}
 
 
-def finish(machine):
+def finish(machine, said=False):
+    """@said: something on stderr, as of a failed migration."""
     machine.send("q")
     machine.expect("^PASS vio")
     t.same(machine.wait(), PASSED, "exit status")
-    t.same(machine.stderr(), "", "stderr")
+    t.same(bool(machine.stderr()), said, "whether stderr says something: %r" % machine.stderr())
 
 
 def answers(sizes=(4, 100, 1472)):
@@ -131,17 +134,17 @@ def tap_that_is_removed_is_a_cable_pulled_out():
     t.check(r["echo"] >= 1, "counted: %r" % r)
 
 
-def taps_on_the_bridge(*names):
+def taps_on_the_bridge(*names, how=()):
     for name in names:
         if exists(name):                # of a test that failed
             ip("link", "del", name)
-        ip("tuntap", "add", name, "mode", "tap", "vnet_hdr")
+        ip("tuntap", "add", name, "mode", "tap", "vnet_hdr", *how)
         ip("link", "set", name, "up", "master", "br0")
 
 
-def remove_taps(*names):
+def remove_taps(*names, how=()):
     for name in names:
-        ip("tuntap", "del", name, "mode", "tap")
+        ip("tuntap", "del", name, "mode", "tap", *how)
 
 
 def cross(source, tap):
@@ -183,6 +186,67 @@ def stream_goes_on_while_the_guest_crosses():
     source.kill()
     finish(m)
     remove_taps("t0", "t1")
+
+
+@t.test
+def frames_come_back_when_the_move_fails_after_the_stop():
+    """They are led to the destination while the guest is stopped, and to the source when it runs there again."""
+    taps_on_the_bridge("t0", "t1")
+    m = guest("tap,name=t0,mac=" + MAC)
+    stream = Stream(GUEST_IP)
+    stream.wait_for_more(20)
+    t.same(bridge_port(MAC), "t0", "port of the guest's address before")
+    listener = Listener()
+    proxy = Proxy(t.receive(None, "--net", "tap,name=t1").uri, "LOADED", hold)
+    start(m, proxy.uri)
+    proxy.wait()
+    listener.wait_for(Listener.RARP, 1)
+    t.same(bridge_port(MAC), "t1", "port of the guest's address while it is expected there")
+    proxy.cut()
+    proxy.release()
+    t.same(end(m)["status"], "failed", "status")
+    listener.wait_for(Listener.RARP, 5)
+    stream.wait_for_more(20)
+    t.same(bridge_port(MAC), "t0", "port of the guest's address afterwards")
+    lost = stream.stop()
+    listener.close()
+    t.same(stream.twice, 0, "datagrams answered twice")
+    print("# %d sent, %d lost" % (len(stream.sent), len(lost)))
+    finish(m, said=True)
+    remove_taps("t0", "t1")
+
+
+def by_pair(machine):
+    """What has gone through each pair of queues: (received, sent)."""
+    machine.send("s")
+    return [tuple(int(n) for n in machine.expect(r"^vio pair %d rx=(\d+) tx=(\d+)\s" % k).groups()) for k in (0, 1)]
+
+
+@t.test
+def two_pairs_of_queues_are_used_before_and_after_a_move():
+    """The host sends what belongs to a connection to the queue from which the guest's part of it last came."""
+    taps_on_the_bridge("t0", "t1", how=("multi_queue",))
+    m = guest("tap,name=t0,queues=2,mac=" + MAC, "pairs=2")
+    streams = [PortStream(GUEST_IP, odd) for odd in (0, 1)]
+
+    def both_are_used():
+        before = by_pair(m)
+        for stream in streams:
+            stream.wait_for_more(20)
+        grown = [(r - rx, s - tx) for (rx, tx), (r, s) in zip(before, by_pair(m))]
+        t.check(min(n for pair in grown for n in pair) >= 15, "frames received and sent by each pair: %r" % grown)
+        return grown
+
+    print("# received and sent by each pair before: %r" % both_are_used())
+    m, _ = cross(m, "t1")
+    for stream in streams:              # the first ones find their queue
+        stream.wait_for_more(1)
+    print("# and after: %r" % both_are_used())
+    for stream in streams:
+        stream.stop()
+        t.same(stream.twice, 0, "datagrams answered twice")
+    finish(m)
+    remove_taps("t0", "t1", how=("multi_queue",))
 
 
 @t.test

@@ -6,6 +6,7 @@ and of the downtime limit again, and a link that goes down in each phase.
 Every test is run at 100 Mbit/s; some of them, and with FERRY_TEST_FULL=1 all, at 1 Gbit/s too. That takes the link
 down for 5 and 30 s in every phase as well; else it is 1 s in every phase, and 5 s in one."""
 
+import json
 import os
 import sys
 import time
@@ -135,8 +136,8 @@ LIMIT = 0.100                           # s without an answer
 def an_external_client_hardly_notices():
     """A third host asks over TCP and by datagrams, each a thousand times a second, a guest that dirties 50 MiB/s.
 
-    The connection stays silent after the move (647 of 847 answered, then none), while datagrams go on, as does Linux'
-    TCP in tests/lab/linux-pair.t: the guest's own TCP is suspected, which has not been shown yet."""
+    Where nothing else disturbs it, the longest time without an answer is below 100 ms. An emulated host is allowed
+    that times FERRY_TEST_SLOWNESS: such a one is silent for hundreds of ms without any move, as is printed beside."""
     client = neighbour(t.place)
     source = t.run("vio seconds=6000 ip=%s ws=16 rate=50" % GUEST_IP, "--net", "tap,name=t0,mac=" + MAC, memory="64")
     source.expect("^vio ready.*\n")
@@ -156,6 +157,8 @@ def an_external_client_hardly_notices():
     for name, s in streams.items():
         print("# %s: longest time without an answer %.0f ms, before the move %.0f ms; %d of %d lost" %
               (name, s.gap(asked) * 1e3, s.gap(until=asked) * 1e3, len(lost[name]), len(s.sent)))
+    print("# frames that the taps had no room for: %d at the source, %d at the destination" %
+          tuple(overrun(host) for host in t.place.hosts.values()))
     for name, s in streams.items():
         t.same(s.twice, 0, "answers that came twice by " + name)
         t.check(s.gap(asked) >= blackout - 0.005, "the guest answered while nobody ran it")
@@ -163,6 +166,11 @@ def an_external_client_hardly_notices():
     t.same((lost["TCP"], streams["TCP"].problem), ([], None), "what the connection lost")
     destination.send("q")
     destination.expect("^PASS vio")
+
+
+def overrun(host):
+    """Frames that @host has dropped before the guest's tap."""
+    return json.loads(host.run("ip -s -j link show t0"))[0]["stats64"]["tx"]["dropped"]
 
 
 def more(streams, n):
@@ -175,7 +183,7 @@ def dirtied(machine, work):
     looks = []
     for meanwhile in (work, lambda: None):
         machine.send("s")
-        looks.append([int(n) for n in machine.expect(r"^vio work ns=(\d+) rounds=\d+ pages=(\d+)").groups()])
+        looks.append([int(n) for n in machine.expect(r"^vio work ns=(\d+) rounds=\d+ pages=(\d+)\s").groups()])
         machine.expect(r"^vio net ns=.*\n")
         meanwhile()
     (ns, pages), (later, more) = looks
@@ -204,8 +212,7 @@ def across(pair, rate, function):
 
 def plan():
     pairs = {rate: Pair(rate) for rate in ("100mbit", "1gbit")}
-    if FULL:                            # it has not passed yet: see there
-        across(pairs["1gbit"], "1gbit", an_external_client_hardly_notices)
+    across(pairs["1gbit"], "1gbit", an_external_client_hardly_notices)
     for function in AT_BOTH + AT_ONE + (IF_FULL if FULL else []):
         for rate in ("100mbit", "1gbit") if FULL or function in AT_BOTH else ("100mbit",):
             across(pairs[rate], rate, function)

@@ -162,6 +162,25 @@ class Stream(threading.Thread):
         return [n for n in range(max(self.answered)) if n not in self.answered]
 
 
+class PortStream(Stream):
+    """From an odd port or an even one."""
+
+    def __init__(self, address, odd, **kw):
+        self.odd = odd
+        super().__init__(address, **kw)
+
+    def connect(self, address):
+        passed = []                         # held meanwhile, so that each try gives another
+        while True:
+            sock = super().connect(address)
+            if sock.getsockname()[1] % 2 == self.odd:
+                break
+            passed.append(sock)
+        for other in passed:
+            other.close()
+        return sock
+
+
 class TcpStream(Stream):
     """The same on a connection, where nothing may be lost and all comes in its order."""
 

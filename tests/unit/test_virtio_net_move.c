@@ -198,6 +198,49 @@ static void test_frames_before_arrival(void **state)
 	unplug(&g);
 }
 
+/* The guest is expected: the network is told once, and what comes from then on waits for it. */
+static void test_frames_for_who_is_expected(void **state)
+{
+	struct fixture *f = *state, g;
+	uint8_t got[200];
+
+	prepare(&g, f);
+	for (uint16_t i = 0; i < 4; i++)
+		offer(f, RX, i, 1530);
+	network_sends(&g, 0, own_mac, 1, 60);
+	rig_quiesce(&f->rig);
+	g.rig.dev->class->announce(g.rig.dev);
+	assert_int_equal(network_gets(&g, 0, got, sizeof(got), 1000), NET_HDR + RARP_LEN);
+	assert_rarp(got, own_mac);
+	network_sends(&g, 0, own_mac, 2, 61);
+	move(f, &g);
+	network_sends(&g, 0, own_mac, 3, 62);
+	assert_int_equal(network_gets(&g, 0, got, sizeof(got), 100), 0);
+	rig_resume(&g.rig);
+	expect_used(&g, RX, 0, 73);
+	expect_used(&g, RX, 1, 74);
+	expect_no_used(&g, RX);
+	assert_int_equal(network_gets(&g, 0, got, sizeof(got), 1000), NET_HDR + RARP_LEN);
+	unplug(&g);
+}
+
+/* It was expected elsewhere and runs here again: the network is told as of one that arrives. */
+static void test_network_is_told_again(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t got[200];
+
+	rig_quiesce(&f->rig);
+	rig_resume(&f->rig);
+	assert_int_equal(network_gets(f, 0, got, sizeof(got), 100), 0);
+	f->rig.dev->class->announce(f->rig.dev);
+	for (unsigned int i = 0; i < 5; i++) {
+		assert_int_equal(network_gets(f, 0, got, sizeof(got), 10000), NET_HDR + RARP_LEN);
+		assert_rarp(got, own_mac);
+	}
+	assert_int_equal(network_gets(f, 0, got, sizeof(got), 600), 0);
+}
+
 /* What the driver has set moves along, and a reset there is as one here. */
 static void test_settings(void **state)
 {
@@ -317,6 +360,10 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(test_frames_in_the_ring, plug_in_headers, teardown),
 		cmocka_unit_test_setup_teardown(test_frames_before_arrival, plug_in_headers,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_frames_for_who_is_expected, plug_in_headers,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_network_is_told_again, plug_in_headers,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_settings, plug_in_headers, teardown),
 		cmocka_unit_test_setup_teardown(test_other_network, plug_in_headers, teardown),

@@ -21,7 +21,7 @@
 /* One device that says what is done to it. */
 struct gadget {
 	struct device dev;
-	unsigned int resets, quiesces, resumes;
+	unsigned int resets, quiesces, resumes, announces;
 	bool runs;
 	unsigned int request_at_reset, request_at_quiesce;
 };
@@ -74,11 +74,20 @@ static void gadget_resume(struct device *dev)
 	g->resumes++;
 }
 
+static void gadget_announce(struct device *dev)
+{
+	struct gadget *g = (struct gadget *)dev;
+
+	assert_true(g->runs);
+	g->announces++;
+}
+
 static const struct device_class gadget_class = { .name = "gadget",
 						  .size = sizeof(struct gadget),
 						  .reset = gadget_reset,
 						  .quiesce = gadget_quiesce,
-						  .resume = gadget_resume };
+						  .resume = gadget_resume,
+						  .announce = gadget_announce };
 
 static bool probe(const struct boot_file *kernel)
 {
@@ -246,7 +255,8 @@ static const struct {
 
 static void try_move(struct box *box, enum vm_state from, enum vm_state to, bool may)
 {
-	unsigned int changes = box->a.changes;
+	bool sought_elsewhere = from == VM_FINISH_MIGRATE || from == VM_HANDED_OVER;
+	unsigned int changes = box->a.changes, announces = box->gadget->announces;
 	struct error err = { 0 };
 	int ret;
 
@@ -266,6 +276,8 @@ static void try_move(struct box *box, enum vm_state from, enum vm_state to, bool
 		assert_non_null(strstr(err.got, legal[to].name));
 	}
 	assert_int_equal(box->gadget->runs, box->vm->state == VM_RUNNING);
+	assert_int_equal(box->gadget->announces,
+			 announces + (sought_elsewhere && to == VM_RUNNING));
 	box->vm->vcpus_run = box->gadget->runs = false;
 }
 
