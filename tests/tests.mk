@@ -65,8 +65,8 @@ lab:
 	$(Q)BUILD=$(BUILD) $(PROVE) --exec '$(LAB_BOX)' $(LAB_TESTS)
 
 # It boots its own boxes, two at a time, so it is no script that a box runs.
-#: make lab-pair    stock Linux moves between two such hosts while it writes, talks and prints: some 2 minutes
-#:   PAIR=full       10 times there and back, one and two vCPUs, and hosts that die in each phase: some 20 minutes
+#: make lab-pair    stock Linux moves between two such hosts while it writes, talks and prints: 1 to 4 minutes
+#:   PAIR=full       10 times there and back, one and two vCPUs, and either host dies in each phase: 15 to 25 minutes
 PAIR ?= short
 lab-pair: export FERRY_PAIR := $(PAIR)
 lab-pair:

@@ -133,6 +133,15 @@ class Ferry(t.Machine):
         if not self.sock:
             self.sock = self.attempt(self.serial_path)
 
+    def kill(self):
+        if self.sock:
+            # A thread may read it; close() alone would not wake it, nor does a host that is dead.
+            try:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        super().kill()
+
     def stderr(self):
         """`on` passes both streams as one; the first line of a receive is its address."""
         if self.host.here:

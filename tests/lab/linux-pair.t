@@ -5,7 +5,7 @@ prints; then hosts die. Nothing may be lost, changed or doubled, and the guest's
 
     linux-pair.t [WORD…]        the tests whose names have one of these words, or all
 
-One vCPU, once there and back; with FERRY_PAIR=full one and two vCPUs, 10 times, and a host that dies in each phase."""
+One vCPU, once there and back; with FERRY_PAIR=full one and two vCPUs, 10 times, and either host dies in each phase."""
 
 import os
 import re
@@ -19,7 +19,7 @@ sys.path[:0] = [LAB, os.path.join(os.path.dirname(LAB), "system")]
 sys.dont_write_bytecode = True
 import ferrytest as t
 import linuxtest
-from checks import end, locked, status
+from checks import end, gone, locked, said, status
 from hosts import Ferry, Host, load
 from wire import DROP, Proxy
 from witness import Console, Stream
@@ -39,14 +39,19 @@ def file(name):
     return os.path.join(FOLDER, name)
 
 
+def new_disk():
+    """A file of its own for each guest: the lock of one that was killed may outlive it for a moment."""
+    if os.path.exists(file("disk")):
+        os.unlink(file("disk"))
+    with open(file("disk"), "wb") as f:
+        f.truncate(DISK_SIZE)
+
+
 class Guest:
     """A stock Linux at work, and those outside that it works with."""
 
     def __init__(self, cpus):
-        if os.path.exists(file("disk")):        # of a test that failed, whose lock may outlive it for a moment
-            os.unlink(file("disk"))
-        with open(file("disk"), "wb") as f:
-            f.truncate(DISK_SIZE)
+        new_disk()
         self.machine = Ferry(A, "run", "--kernel", file("vmlinuz"), "--initrd", file("initramfs"), "--cmdline",
                              linuxtest.kernel_words(), "--memory", "160", "--cpus", cpus, "--disk", file("disk"),
                              "--rng", "--net", "tap,name=t0,mac=" + MAC)
@@ -89,6 +94,7 @@ class Guest:
 
     def move(self, host):
         source, destination, started = self.machine, self.receiver(host), time.monotonic()
+        said = source.stderr()              # of migrations that failed
         destination.qmp.run("query-status")
         source.qmp.run("migrate-set-parameters", x_verify=True, x_deadline=0)
         source.qmp.run("migrate", uri=destination.uri)
@@ -96,7 +102,7 @@ class Guest:
         destination.qmp.event("RESUME")
         passed = self.arrived(destination)
         t.same(source.wait(), 0, "exit status of the source; it said: " + source.stderr())
-        t.same((source.stderr(), destination.stderr()), ("", ""), "what the machines said")
+        t.same((source.stderr(), destination.stderr()), (said, ""), "what the machines said")
         self.works()
         print("# to %s in %.1f s; the stream's longest silence so far is %.1f s; it went on %.2f s after the guest" %
               (host, time.monotonic() - started, self.stream.silence, passed), flush=True)
@@ -186,6 +192,56 @@ def destination_host_dies_in_each_phase():
 
 
 @full
+def destination_host_dies_after_COMMIT():
+    """The source cannot know whether the guest has run there. A person who does lets it go on."""
+    guest = Guest("1")
+    source, destination = guest.machine, guest.receiver(B)
+    proxy = Proxy(destination.uri, "COMMIT", dies(B))
+    source.qmp.run("migrate-set-parameters", x_deadline=15000)
+    source.qmp.run("migrate", uri=proxy.uri)
+    report = end(source)
+    print("# after COMMIT: " + report["error-desc"], flush=True)
+    t.check(report["x-ferry"]["handed-over"], "the report does not say handed-over: %r" % report)
+    t.same(status(source), "handed-over", "status of the source")
+    proxy.kill()
+    destination.kill()
+    try:
+        source.qmp.run("cont")
+        t.check(False, "cont was not refused")
+    except t.QmpError as e:
+        t.check("handed over" in str(e), "the refusal: %s" % e)
+    t.wait_until(lambda: not locked(file("disk")), "the dead host's lock to be gone")
+    source.qmp.run("cont", force=True)
+    t.same(status(source), "running", "status of the source")
+    guest.works()
+    B.revive()
+    guest.move(B)
+    guest.finish()
+
+
+@full
+def source_host_dies_before_COMMIT():
+    """Its guest is lost with it: the destination ends, has never run it, and leaves the disk to others."""
+    for name, nth in (("HELLO", 2), ("MACHINE", 1), ("ACCEPT", 1), ("RAM", 1), ("STOPPED", 1), ("STATE", 1),
+                      ("LOADED", 1)):
+        new_disk()
+        source = Ferry(B, "run", "--kernel", t.GUEST, "--cmdline", "dirty fill=2 ws=1 rate=20", "--memory", "16",
+                       "--disk", file("disk"))
+        source.expect("^dirty ready.*\n")
+        destination = Ferry(A, "receive", "tcp:%s:0" % A.address, "--disk", file("disk"))
+        destination.qmp.run("migrate-set-parameters", x_deadline=10000)
+        proxy = Proxy(destination.uri, name, dies(B), nth, host=A.address)
+        source.qmp.run("migrate", uri=proxy.uri)
+        gone(destination)
+        print("# at %s: %s" % (name, said(destination)), flush=True)
+        proxy.wait()
+        proxy.kill()
+        source.kill()
+        t.wait_until(lambda: not locked(file("disk")), "the dead host's lock to be gone")
+        B.revive()
+
+
+@full
 def source_host_dies_after_COMMIT():
     guest = Guest("1")
     guest.move(B)
@@ -195,7 +251,7 @@ def source_host_dies_after_COMMIT():
     source.qmp.run("migrate", uri=proxy.uri)
     destination._connect()
     destination.qmp.event("RESUME")
-    source.kill()                       # it has no host any more: nothing would end what is read from it
+    source.kill()                       # it has no host any more that would end what is read from it
     guest.arrived(destination)
     guest.works()
     B.revive()

@@ -30,8 +30,8 @@
 
 #define COUNTERS   "/witness.counters" /* of the initramfs: shared by the jobs and by show */
 #define BLOCK	   4096
-#define RUN_MAX	   8  /* blocks a request */
-#define SYNC_EVERY 32 /* writes between two fsyncs */
+#define RUN_MAX	   8 /* blocks a request */
+#define SYNC_EVERY 8 /* writes between two fsyncs */
 #define DISK_MS	   4
 #define MESSAGE	   256 /* bytes */
 #define MESSAGE_MS 20
