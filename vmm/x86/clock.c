@@ -42,7 +42,8 @@ static int clock_pre_save(struct device *dev, struct error *err)
 
 	if (ioctl(dev->vm->fd, KVM_GET_CLOCK, &data) < 0)
 		return error_set(err, -errno, "save", dev->name, "", "KVM to give it", "%m");
-	clock->state.realtime = x86_realtime_ns();
+	/* Of KVM where it has both at one moment (KVM API 4.29), lest we sleep in between. */
+	clock->state.realtime = data.flags & KVM_CLOCK_REALTIME ? data.realtime : x86_realtime_ns();
 	clock->state.clock = data.clock;
 	return 0;
 }
