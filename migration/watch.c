@@ -189,6 +189,9 @@ void watch_report(FILE *out, const json_t *info)
 		human(number(info, "ram", "normal-bytes"), a, sizeof(a)),
 		human(number(info, "ram", "duplicate") * number(info, "ram", "page-size"), b,
 		      sizeof(b)));
+	if (number(info, "x-ferry", "ram-given") > 0)
+		fprintf(out, "  handed over   %s of RAM, by descriptor\n",
+			human(number(info, "x-ferry", "ram-given"), a, sizeof(a)));
 	if (number(info, "x-ferry", "pages-hinted") > 0)
 		fprintf(out, "  hinted free   %s not sent\n",
 			human(number(info, "x-ferry", "pages-hinted") *

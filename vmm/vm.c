@@ -324,6 +324,7 @@ void vm_destroy(struct vm *vm)
 	}
 	vm_pause(vm);
 	machine_unrealize(vm);
+	device_fds_free(&vm->given);
 	if (vm->request_watch)
 		loop_fd_del(vm->request_watch);
 	if (vm->loop)

@@ -77,6 +77,7 @@ struct vm {
 	bool reset_on_crash; /* --on-crash reset */
 	bool quit;	     /* the process ends because somebody here said so, not the guest */
 	bool stay;	     /* --stay: do not end when the guest has left, ended or crashed */
+	bool handing_on; /* … this process hands all that is open on to another (ferry upgrade) */
 	bool manual_protect; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
 	bool dirty_logging;
 
@@ -85,6 +86,7 @@ struct vm {
 	struct vm_listener *listeners;
 	struct control *control;     /* NULL without --control */
 	struct migration *migration; /* of migration/, opaque here */
+	struct device_fds *given;    /* for devices that are yet to be realized; see device.h */
 	void *arch;		     /* of vmm/x86/ */
 };
 
