@@ -15,6 +15,7 @@
 #include <sys/param.h>
 
 #include "vmm/command.h"
+#include "vmm/successor.h"
 
 #define CONNECT_MS     10000
 #define CLAIM_TRIES    100
@@ -98,10 +99,8 @@ static int negotiate(struct source *s, struct error *err)
 	return ret;
 }
 
-/*
- * Does what is left fit the downtime limit? And if it does, would one more round make the blackout
- * noticeably shorter? Not if the round before did not: @before is what was left then.
- */
+/* Does what is left fit the downtime limit? And would one more round make the blackout noticeably
+ * shorter? Not if the round before did not: @before is what was left then. */
 static bool time_to_switch(struct source *s, uint64_t before)
 {
 	uint64_t left = block_save_total(&s->block, s->ram);
@@ -299,8 +298,7 @@ static int switch_over(struct source *s, struct error *err)
 
 /* ---- When it fails ---- */
 
-/* Take back what was yielded. The other side lets go of it when its connection ends, or its
- * process. */
+/* Take back what was yielded. The other side lets go of it when its connection or process ends. */
 static int claim_again(struct source *s, struct error *err)
 {
 	int ret = -EAGAIN;
@@ -324,6 +322,7 @@ static void give_up(struct source *s, struct error *err)
 		protocol_fail(s->p, err);
 	}
 	source_close(s);
+	successor_end(s->vm);
 	if (s->yielded && claim_again(s, &lost) < 0) {
 		error_print(&lost);
 		s->before = VM_PAUSED;
@@ -346,7 +345,7 @@ static void hand_over(struct source *s, struct error *err)
 	vm_set_state(s->vm, VM_HANDED_OVER, NULL);
 }
 
-static int source_run(struct migration *m, struct error *err)
+int source_run(struct migration *m, struct error *err)
 {
 	struct source s = { 0 };
 	int ret = source_open(&s, m, m->uri, err);

@@ -40,6 +40,8 @@ int source_send_state(struct source *s, const void *state, struct error *err);
 /* Let the guest go on as before. */
 int source_resume(struct source *s, struct error *err);
 
+/* The thread that moves the machine to m->uri. */
+int source_run(struct migration *m, struct error *err);
 /* On the loop thread, when a migration is over. */
 void source_ended(struct migration *m, int ret);
 

@@ -140,6 +140,16 @@ struct device_fds *device_given(struct device *dev)
 	return fds;
 }
 
+bool device_is_heir(struct device *dev)
+{
+	return dev->vm->leash_fd >= 0 && device_is_incoming(dev);
+}
+
+bool device_is_handing_on(struct device *dev)
+{
+	return dev->vm->handing_on;
+}
+
 void device_fds_free(struct device_fds **list)
 {
 	while (*list) {

@@ -238,6 +238,9 @@ bool device_is_incoming(struct device *dev);
  * is in there is in use until the machine first runs: do nothing that the other one would notice.
  */
 struct device_fds *device_given(struct device *dev);
+/* Is this process one that goes on with what another has open, and is this one it does so of? */
+bool device_is_heir(struct device *dev);
+bool device_is_handing_on(struct device *dev);
 /* Free the list with the descriptors that nobody took. */
 void device_fds_free(struct device_fds **list);
 

@@ -38,6 +38,7 @@ enum vm_state {
 };
 
 struct vcpu;
+struct successor;
 struct control;
 struct migration;
 
@@ -72,6 +73,9 @@ struct vm {
 	struct loop_fd *request_watch;
 	int signal_fd; /* SIGINT and the like, by serve.c; -1 before */
 	struct loop_fd *signal_watch;
+	int leash_fd; /* of an heir (successor.h), else -1 */
+	struct loop_fd *leash_watch;
+	struct successor *successor; /* started by ferry upgrade, else NULL */
 	_Atomic int exit_status;
 	bool exit_on_reset;  /* --on-reboot exit */
 	bool reset_on_crash; /* --on-crash reset */

@@ -49,6 +49,7 @@ struct fake {
 	struct protocol *p;
 	enum step last;
 	bool without_fd;
+	uint64_t device_fds; /* … says a DEVICE_FD record, unless 0; one is beside it */
 	struct error answer;
 };
 
@@ -83,6 +84,17 @@ static int say_state(struct fake *f, struct error *err)
 	return ret;
 }
 
+static int say_device_fd(struct fake *f, struct error *err)
+{
+	struct message m;
+
+	message_begin(&m);
+	message_string(&m, "device", "box");
+	message_u64(&m, "fds", f->device_fds);
+	channel_give_fds(f->ch, &f->model->memory.fd, 1);
+	return protocol_say(f->p, RECORD_DEVICE_FD, message_end(&m), err);
+}
+
 static int take_step(struct fake *f, enum step step, struct error *err)
 {
 	struct record rec;
@@ -98,6 +110,8 @@ static int take_step(struct fake *f, enum step step, struct error *err)
 		hello_local(&hello);
 		message_hello(&m, &hello);
 		ret = ret ? ret : protocol_say(f->p, RECORD_HELLO, message_end(&m), err);
+		if (ret == 0 && f->device_fds)
+			return say_device_fd(f, err);
 		return ret ? ret : protocol_say(f->p, RECORD_MACHINE, f->model->tree, err);
 	case AT_ACCEPT:
 		return protocol_expect(f->p, RECORD_ACCEPT, &rec, err);
@@ -128,7 +142,7 @@ static void *fake_source(void *opaque)
 			break;
 	}
 	/* If it has something to say by itself, hear that. */
-	if (f->without_fd && record_read(&f->p->reader, &rec, NULL) == 0)
+	if ((f->without_fd || f->device_fds) && record_read(&f->p->reader, &rec, NULL) == 0)
 		message_get_error(&rec, &f->answer);
 	if (f->last == AT_COMMIT)
 		record_read(&f->p->reader, &rec, NULL);
@@ -200,6 +214,35 @@ static void missing_descriptor_is_refused(void **state)
 	assert_string_equal(to->migration->error.field, "descriptor");
 	vm_destroy(to);
 	vm_destroy(model);
+}
+
+/* Only an heir takes what devices have open, and only as much of it as is said. */
+static void bad_device_descriptors_are_refused(void **state)
+{
+	static const struct {
+		bool heir;
+		uint64_t fds;
+		const char *field, *got;
+	} cases[] = {
+		{ false, 1, "", "descriptors, which only ferry upgrade hands on" },
+		{ true, 0x100000001, "fds", "4294967297" },
+		{ true, 3, "descriptors", "1 of 3" },
+	};
+	unsigned int before = open_fds();
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct vm *model = shared_source(), *to = shared_destination();
+		struct fake f = { .model = model, .device_fds = cases[i].fds };
+
+		to->migration->heir = cases[i].heir;
+		receive(to, &f);
+		assert_string_equal(f.answer.field, cases[i].field);
+		assert_string_equal(f.answer.got, cases[i].got);
+		vm_destroy(to);
+		vm_destroy(model);
+	}
+	assert_int_equal(open_fds(), before);
 }
 
 static void *run_loop(void *opaque)
@@ -299,6 +342,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(untouched_before_commit),
 		cmocka_unit_test(missing_descriptor_is_refused),
+		cmocka_unit_test(bad_device_descriptors_are_refused),
 		cmocka_unit_test(crosses),
 		cmocka_unit_test(is_sent_where_that_is_wanted),
 		cmocka_unit_test(fails_and_crosses_then),
