@@ -112,6 +112,12 @@ static bool filter_escape(struct chardev *cd, uint8_t c)
 	return c == CTRL('a');
 }
 
+/* Does another process have the host's side, before it has the guest or we, or from now on? */
+static bool is_shared(const struct chardev *cd)
+{
+	return !cd->running && (cd->host.lent || device_is_handing_on(cd->dev));
+}
+
 /* Where input goes now, and how much of it. */
 static uint8_t *input_room(struct chardev *cd, uint32_t **len, size_t *room)
 {
@@ -121,7 +127,7 @@ static uint8_t *input_room(struct chardev *cd, uint32_t **len, size_t *room)
 		return cd->state->in;
 	}
 	*len = &cd->n_held;
-	*room = cd->host.escapes ? sizeof(cd->held) - **len : 0;
+	*room = cd->host.escapes && !is_shared(cd) ? sizeof(cd->held) - **len : 0;
 	return cd->held;
 }
 
@@ -173,8 +179,8 @@ static void arm_all(struct chardev *cd)
 
 	input_room(cd, &len, &room);
 	want_in = connected && room > 0;
-	arm(cd, &cd->listen_watch, cd->host.listener >= 0 && !connected, cd->host.listener, EPOLLIN,
-	    on_client);
+	arm(cd, &cd->listen_watch, cd->host.listener >= 0 && !connected && !is_shared(cd),
+	    cd->host.listener, EPOLLIN, on_client);
 	arm(cd, &cd->out_watch, cd->running && cd->blocked, cd->host.out, EPOLLOUT, on_out);
 	/* epoll refuses what is always readable: regular files and /dev/null. */
 	if (arm(cd, &cd->in_watch, want_in && cd->in_polled, cd->host.in, EPOLLIN, on_in) < 0)
@@ -230,7 +236,7 @@ static void on_client(void *opaque, uint32_t events)
 
 	(void)events;
 	pthread_mutex_lock(&cd->dev->lock);
-	if (chardev_host_accept(&cd->host)) {
+	if (!is_shared(cd) && chardev_host_accept(&cd->host)) {
 		cd->in_polled = true;
 		cd->readable = false;
 		cd->blocked = false;
@@ -311,6 +317,7 @@ void chardev_start(struct chardev *cd)
 	s = cd->state;
 	pthread_mutex_lock(&cd->dev->lock);
 	cd->running = true;
+	cd->host.lent = false;
 	if (cd->gone)
 		s->out_len = 0;
 	/* What does not fit was typed at a guest that has not read its last 4 KiB either. */

@@ -148,13 +148,71 @@ static int open_none(struct chardev_host *host, const char *path, struct device 
 	return 0;
 }
 
+/* ---- By what another process has handed on: the order is that of chardev_host_hand_on() ---- */
+
+static int take_fd(struct device_fds *given, unsigned int i)
+{
+	int fd = i < given->n ? given->fd[i] : -1;
+
+	if (fd >= 0)
+		given->fd[i] = -1;
+	return fd;
+}
+
+static int take_file(struct chardev_host *host, const char *path, struct device_fds *given)
+{
+	(void)path;
+	host->out = take_fd(given, 0);
+	return host->out < 0 ? -EBADF : 0;
+}
+
+static int take_pty(struct chardev_host *host, const char *path, struct device_fds *given)
+{
+	(void)path;
+	host->in = take_fd(given, 0);
+	host->slave = take_fd(given, 1);
+	host->out = fcntl(host->in, F_DUPFD_CLOEXEC, 0);
+	host->lossy = true;
+	return host->out < 0 || host->slave < 0 ? -EBADF : 0;
+}
+
+static int take_unix(struct chardev_host *host, const char *path, struct device_fds *given)
+{
+	host->listener = take_fd(given, 0);
+	host->in = take_fd(given, 1);
+	host->out = host->in < 0 ? -1 : fcntl(host->in, F_DUPFD_CLOEXEC, 0);
+	/* Only the file that belongs to the listener is ours to remove some day. */
+	if (strlen(path) < sizeof(host->path) && lstat(path, &host->made) == 0 &&
+	    host->made.st_ino == given->note)
+		strcpy(host->path, path);
+	return host->listener < 0 || (host->in >= 0 && host->out < 0) ? -EBADF : 0;
+}
+
+void chardev_host_hand_on(const struct chardev_host *host, struct device_fds *fds)
+{
+	if (host->slave >= 0) {
+		fds->fd[fds->n++] = host->in;
+		fds->fd[fds->n++] = host->slave;
+	} else if (host->listener >= 0) {
+		fds->fd[fds->n++] = host->listener;
+		if (host->in >= 0)
+			fds->fd[fds->n++] = host->in;
+		fds->note = host->made.st_ino;
+	} else if (!host->terminal && host->out >= 0) {
+		fds->fd[fds->n++] = host->out;
+	}
+}
+
 static const struct kind {
 	const char *name; /* with ':' when a path follows */
 	int (*open)(struct chardev_host *host, const char *path, struct device *dev,
 		    struct error *err);
+	/* NULL: standard input and output are inherited, and none is none. */
+	int (*take)(struct chardev_host *host, const char *path, struct device_fds *given);
 } kinds[] = {
-	{ "stdio", open_stdio }, { "file:", open_file }, { "pty", open_pty },
-	{ "unix:", open_unix },	 { "none", open_none },
+	{ "stdio", open_stdio, NULL }, { "file:", open_file, take_file },
+	{ "pty", open_pty, take_pty }, { "unix:", open_unix, take_unix },
+	{ "none", open_none, NULL },
 };
 
 static const struct kind *find_kind(const char *spec, const char **path)
@@ -184,6 +242,7 @@ int chardev_host_open(struct chardev_host *host, const char *spec, struct device
 {
 	const char *path;
 	const struct kind *kind = find_kind(spec, &path);
+	struct device_fds *given = device_given(dev);
 	int ret;
 
 	*host = (struct chardev_host){ .in = -1, .out = -1, .listener = -1, .slave = -1 };
@@ -192,7 +251,12 @@ int chardev_host_open(struct chardev_host *host, const char *spec, struct device
 				 "\"%s\"", spec);
 	/* A pipe whose reader has gone is an error of write(), not the end of ferry. */
 	signal(SIGPIPE, SIG_IGN);
-	ret = kind->open(host, path, dev, err);
+	host->lent = device_is_heir(dev);
+	if (!given || !kind->take)
+		ret = kind->open(host, path, dev, err);
+	else if ((ret = kind->take(host, path, given)) < 0)
+		error_set(err, ret, "realize", dev->name, "host-backend",
+			  "descriptors that were handed on", "others than %s has", spec);
 	if (ret < 0)
 		chardev_host_close(host);
 	return ret;
@@ -227,11 +291,12 @@ void chardev_host_close(struct chardev_host *host)
 	close_fd(&host->out);
 	close_fd(&host->slave);
 	close_fd(&host->listener);
-	if (host->path[0] && lstat(host->path, &st) == 0 && st.st_ino == host->made.st_ino &&
-	    st.st_dev == host->made.st_dev)
+	if (host->path[0] && !host->lent && lstat(host->path, &st) == 0 &&
+	    st.st_ino == host->made.st_ino && st.st_dev == host->made.st_dev)
 		unlink(host->path);
 	host->path[0] = '\0';
-	if (host->terminal)
+	/* A mode that another process needs is put back when we exit (terminal.c). */
+	if (host->terminal && !host->lent)
 		terminal_release();
 	host->terminal = false;
 }

@@ -13,6 +13,7 @@
 #include "vmm/error.h"
 
 struct device;
+struct device_fds;
 
 struct chardev_host {
 	int in, out;	  /* -1: nobody there. Never the same descriptor, so that each can have its
@@ -22,6 +23,7 @@ struct chardev_host {
 	bool terminal;	  /* owns ferry's terminal (devices/terminal.h) */
 	bool escapes;	  /* Ctrl-A is for ferry: a person types */
 	bool lossy;	  /* nobody may be reading, and there is no way to know */
+	bool lent;	  /* another process has the same: nothing of it is to be changed */
 	char path[108];	  /* of the socket; "" when it is not ours to remove */
 	struct stat made; /* which file that was when we made it */
 };
@@ -33,6 +35,9 @@ int chardev_host_check(const char *spec, const char *what, struct error *err);
 int chardev_host_open(struct chardev_host *host, const char *spec, struct device *dev,
 		      struct error *err);
 void chardev_host_close(struct chardev_host *host);
+
+/* What another process needs to go on with it. */
+void chardev_host_hand_on(const struct chardev_host *host, struct device_fds *fds);
 
 /* Take the client that knocks at the listener; false when it has gone again. */
 bool chardev_host_accept(struct chardev_host *host);

@@ -107,6 +107,7 @@ void chardev_close(struct chardev *cd)
 	if (!cd)
 		return;
 	chardev_flow_close(cd);
+	cd->host.lent |= device_is_handing_on(cd->dev);
 	chardev_host_close(&cd->host);
 	free(cd);
 }
@@ -128,4 +129,10 @@ void chardev_claim(struct chardev *cd)
 void chardev_yield(struct chardev *cd)
 {
 	set_owned(cd, false);
+}
+
+/* dev->lock is held. */
+void chardev_hand_on(struct chardev *cd, struct device_fds *fds)
+{
+	chardev_host_hand_on(&cd->host, fds);
 }

@@ -80,10 +80,11 @@ size_t chardev_write(struct chardev *cd, const void *data, size_t len);
 /* The device can take input again. */
 void chardev_poke(struct chardev *cd);
 
-/* From the device's quiesce, resume, claim and yield. NULL is fine. */
+/* From the device's quiesce, resume, claim, yield and hand_on. NULL is fine. */
 void chardev_stop(struct chardev *cd);
 void chardev_start(struct chardev *cd);
 void chardev_claim(struct chardev *cd);
 void chardev_yield(struct chardev *cd);
+void chardev_hand_on(struct chardev *cd, struct device_fds *fds);
 
 #endif

@@ -96,6 +96,17 @@ int disk_open(struct disk *disk, const char *path, bool readonly, unsigned int f
 	return 0;
 }
 
+int disk_rename(struct disk *disk, const char *path)
+{
+	char *copy = strdup(path);
+
+	if (!copy)
+		return -ENOMEM;
+	free(disk->path);
+	disk->path = copy;
+	return 0;
+}
+
 void disk_close(struct disk *disk)
 {
 	if (!disk->path)

@@ -60,6 +60,8 @@ int disk_probe(const char *path, unsigned int flags, uint64_t *size, uint32_t *a
 int disk_open(struct disk *disk, const char *path, bool readonly, unsigned int flags,
 	      unsigned int depth, struct error *err);
 void disk_close(struct disk *disk);
+/* What it is called in messages, from now on. */
+int disk_rename(struct disk *disk, const char *path);
 
 /*
  * Take the whole disk for this open file: alone, or with other readers when it is read-only (OFD

@@ -132,7 +132,7 @@ static int tap_open(struct net_backend *nb, const struct net_spec *spec, struct 
 		if (ioctl(nb->fd[q], TUNSETVNETHDRSZ, &size) < 0)
 			return tap_error(dev, "host-name", "headers of 12 bytes", nb->name, err);
 	nb->vnet_hdr = true;
-	nb->offloads = probe_offloads(nb->fd[0]);
+	nb->offloads = spec->given ? spec->offloads : probe_offloads(nb->fd[0]);
 	return 0;
 }
 

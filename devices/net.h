@@ -34,6 +34,9 @@ struct net_spec {
 	const char *socket; /* path */
 	bool vnet_hdr;	    /* the frames of a socket have headers */
 	unsigned int pairs; /* of queues */
+	/* fds are in use by another process, with these offloads to be had: change nothing. */
+	bool given;
+	unsigned int offloads;
 };
 
 struct net_backend;

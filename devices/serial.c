@@ -58,6 +58,11 @@ static void serial_yield(struct device *dev)
 	chardev_yield(((struct serial *)dev)->chardev);
 }
 
+static void serial_hand_on(struct device *dev, struct device_fds *fds)
+{
+	chardev_hand_on(((struct serial *)dev)->chardev, fds);
+}
+
 static const struct device_class serial_class;
 
 static int serial_add(struct machine_tree *mt, const char *value, struct error *err)
@@ -100,5 +105,6 @@ static const struct device_class serial_class = {
 	.post_load = serial_post_load,
 	.claim = serial_claim,
 	.yield = serial_yield,
+	.hand_on = serial_hand_on,
 };
 DEVICE_CLASS(serial_class);

@@ -6,6 +6,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,14 +119,22 @@ static int open_disk(struct virtio_blk *blk, const void *fdt, int node, uint32_t
 	unsigned int flags = (device_node_flag(fdt, node, "host-direct") ? DISK_DIRECT : 0) |
 			     (device_node_flag(fdt, node, "host-sync") ? DISK_SYNC : 0);
 	const char *name = blk->vd.dev.name;
+	struct device_fds *given = device_given(&blk->vd.dev);
+	char file[32];
 	int rc;
 
 	if (!path)
 		return error_set(err, -EINVAL, "realize", name, "host-path", "a path", "none");
-	rc = disk_open(&blk->disk, path, device_node_flag(fdt, node, "readonly"), flags, depth,
-		       err);
+	/* Whatever bears its name by now, it is the file that the guest has. Opened anew, for its
+	 * lock belongs to an open file. */
+	if (given)
+		snprintf(file, sizeof(file), "/proc/self/fd/%d", given->fd[0]);
+	rc = disk_open(&blk->disk, given ? file : path, device_node_flag(fdt, node, "readonly"),
+		       flags, depth, err);
 	if (rc)
 		return rc;
+	if (given && (rc = disk_rename(&blk->disk, path)) < 0)
+		return error_set(err, rc, "realize", name, "", "memory", "none");
 	if (size != blk->disk.size) {
 		error_set(err, -EINVAL, "realize", name, "size", "", "%llu bytes in %s",
 			  (unsigned long long)blk->disk.size, path);
@@ -199,6 +208,11 @@ static int blk_claim(struct device *dev, struct error *err)
 static void blk_yield(struct device *dev)
 {
 	disk_unlock(&((struct virtio_blk *)dev)->disk);
+}
+
+static void blk_hand_on(struct device *dev, struct device_fds *fds)
+{
+	fds->fd[fds->n++] = ((struct virtio_blk *)dev)->disk.fd;
 }
 
 /* --disk */
@@ -288,6 +302,7 @@ static const struct device_class blk_class = {
 	.post_load = virtio_mmio_post_load,
 	.claim = blk_claim,
 	.yield = blk_yield,
+	.hand_on = blk_hand_on,
 	.block = &blk_mirror_ops,
 };
 DEVICE_CLASS(blk_class);

@@ -194,6 +194,11 @@ static void console_yield(struct device *dev)
 	chardev_yield(((struct console *)dev)->chardev);
 }
 
+static void console_hand_on(struct device *dev, struct device_fds *fds)
+{
+	chardev_hand_on(((struct console *)dev)->chardev, fds);
+}
+
 static const struct device_class virtio_console_class;
 
 static int console_add(struct machine_tree *mt, const char *value, struct error *err)
@@ -229,5 +234,6 @@ static const struct device_class virtio_console_class = {
 	.post_load = virtio_mmio_post_load,
 	.claim = console_claim,
 	.yield = console_yield,
+	.hand_on = console_hand_on,
 };
 DEVICE_CLASS(virtio_console_class);

@@ -157,6 +157,8 @@ int net_tell_backend(struct virtio_net *net)
 	unsigned int offloads = virtio_live(&net->vd) ? offloads_of(net) : 0;
 	int ret = 0;
 
+	if (net->given)
+		return 0;
 	if (nb->ops->set_offloads)
 		ret = nb->ops->set_offloads(nb, offloads & nb->offloads);
 	if (ret == 0 && nb->ops->set_pairs)

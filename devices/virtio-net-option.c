@@ -127,9 +127,12 @@ int net_option_add(struct machine_tree *mt, const struct device_class *class, co
 	struct net_spec spec;
 	int rc = option_split(value, &kind, suboption, &o, err);
 
-	spec = (struct net_spec){
-		kind, o.name, o.fds, o.socket, o.vnet_hdr, (unsigned int)o.queues
-	};
+	spec = (struct net_spec){ .kind = kind,
+				  .name = o.name,
+				  .fds = o.fds,
+				  .socket = o.socket,
+				  .vnet_hdr = o.vnet_hdr,
+				  .pairs = (unsigned int)o.queues };
 	if (!rc)
 		rc = net_check(&spec, err);
 	if (!rc && !o.mac[0])

@@ -6,6 +6,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_net.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "devices/virtio-net.h"
@@ -171,12 +172,43 @@ static void prepare_ops(struct virtio_net *net, bool offload)
 	net->vd.features |= net->mtu ? 1U << VIRTIO_NET_F_MTU : 0;
 }
 
+/* The place by what another process has handed on; "N:N…" into @text. */
+static void take_given(struct virtio_net *net, struct net_spec *spec, char *text, size_t size)
+{
+	const struct device_fds *given = device_given(&net->vd.dev);
+	size_t len = 0;
+
+	if (!given)
+		return;
+	for (unsigned int i = 0; i < given->n && len < size; i++)
+		len += (size_t)snprintf(text + len, size - len, "%s%d", i ? ":" : "", given->fd[i]);
+	spec->name = NULL;
+	spec->fds = text;
+	spec->given = net->given = true;
+	spec->offloads = (unsigned int)given->note;
+}
+
+static void net_hand_on(struct device *dev, struct device_fds *fds)
+{
+	const struct net_backend *nb = &((struct virtio_net *)dev)->backend;
+
+	/* Of passt's stream there may be half a frame here: a new one is started. */
+	if (nb->ops != &net_tap && nb->ops != &net_socket)
+		return;
+	for (unsigned int q = 0; q < nb->pairs; q++)
+		fds->fd[fds->n++] = nb->fd[q];
+	fds->note = nb->offloads;
+}
+
 static int net_realize(struct device *dev, const void *fdt, int node, struct error *err)
 {
 	struct virtio_net *net = (struct virtio_net *)dev;
 	struct net_node n;
+	char fds[128];
 	int rc = net_node_read(&n, fdt, node, dev->name, err);
 
+	if (rc == 0)
+		take_given(net, &n.spec, fds, sizeof(fds));
 	if (rc == 0)
 		rc = net_open(&net->backend, &n.spec, dev, err);
 	if (rc < 0)
@@ -212,6 +244,10 @@ static void net_resume(struct device *dev)
 	struct virtio_net *net = (struct virtio_net *)dev;
 
 	pthread_mutex_lock(&dev->lock);
+	if (net->given) {
+		net->given = false;
+		net_tell_backend(net);
+	}
 	if (net->arrived)
 		net_announce(net);
 	net->arrived = net->expected = false;
@@ -256,9 +292,9 @@ static int net_post_load(struct device *dev, struct error *err)
 	pthread_mutex_lock(&dev->lock);
 	rc = net_tell_backend(net);
 	/* It may have got where it was what came here before it was stopped. */
-	if (!net->expected)
+	if (!net->expected && !net->given)
 		net_discard(&net->backend);
-	net->arrived = true;
+	net->arrived = !net->given;
 	pthread_mutex_unlock(&dev->lock);
 	if (rc < 0)
 		return error_set(err, rc, "load", dev->name, "features",
@@ -294,5 +330,6 @@ static const struct device_class net_class = {
 	.check = net_check_state,
 	.post_load = net_post_load,
 	.announce = net_announce_here,
+	.hand_on = net_hand_on,
 };
 DEVICE_CLASS(net_class);

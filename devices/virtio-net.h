@@ -40,8 +40,9 @@ struct virtio_net {
 	uint8_t mac[ETH_ALEN]; /* of the machine: after a reset */
 	uint16_t mtu;	       /* 0: not said */
 	bool gone;	       /* the other side of the backend has: the link is down */
-	bool arrived;	       /* state was loaded: to be made known when the guest runs */
-	bool expected;	       /* frames that come are kept for the guest on its way here */
+	bool given;    /* the backend is in use by another process until the guest runs here */
+	bool arrived;  /* state was loaded: to be made known when the guest runs */
+	bool expected; /* frames that come are kept for the guest on its way here */
 	struct loop_timer *timer;
 	unsigned int rounds; /* of telling the network that are left */
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "migration/channel.h"
+#include "migration/rights.h"
 
 struct fd_channel {
 	struct channel base;
@@ -32,6 +33,7 @@ struct fd_channel {
 	bool sync;
 	_Atomic bool shut;
 	_Atomic int timeout_ms;
+	struct rights out, in; /* of a unix socket: to be sent, received */
 };
 
 static struct fd_channel *fd_channel(struct channel *ch)
@@ -72,7 +74,8 @@ static ssize_t fd_writev_buffer(struct channel *ch, struct iovec *iov, int n)
 		if (c->shut)
 			return -ECANCELED;
 		channel_count(&ch->writes);
-		ret = c->socket ? sendmsg(c->fd, &msg, MSG_NOSIGNAL) : writev(c->fd, iov, n);
+		ret = c->socket ? rights_sendmsg(c->fd, &msg, MSG_NOSIGNAL, &c->out)
+				: writev(c->fd, iov, n);
 		if (ret <= 0) {
 			ret = stalled(c, ret ? errno : EIO, POLLOUT, since, &ch->writes);
 			if (ret)
@@ -113,7 +116,7 @@ static ssize_t receive(struct channel *ch, const struct iovec *iov, int n, int f
 		if (c->shut)
 			return -ECANCELED;
 		channel_count(&ch->reads);
-		ret = c->socket ? recvmsg(c->fd, &msg, flags) : readv(c->fd, iov, n);
+		ret = c->socket ? rights_recvmsg(c->fd, &msg, flags, &c->in) : readv(c->fd, iov, n);
 		if (ret > 0)
 			return ret;
 		if (!ret)
@@ -172,11 +175,28 @@ static uint64_t fd_pending(struct channel *ch)
 	return (uint64_t)bytes;
 }
 
+static int fd_give_fds(struct channel *ch, const int *fds, unsigned int n)
+{
+	struct rights *out = &fd_channel(ch)->out;
+
+	if (n > RIGHTS_MAX - out->n)
+		return -E2BIG;
+	memcpy(out->fd + out->n, fds, n * sizeof(*fds));
+	out->n += n;
+	return 0;
+}
+
+static int fd_take_fd(struct channel *ch)
+{
+	return rights_take(&fd_channel(ch)->in);
+}
+
 static int fd_close(struct channel *ch)
 {
 	struct fd_channel *c = fd_channel(ch);
 	int ret = 0;
 
+	rights_close(&c->in);
 	if (c->sync && !c->shut && fsync(c->fd) < 0)
 		ret = -errno;
 	if (c->flags >= 0)
@@ -198,6 +218,8 @@ static const struct channel_ops fd_ops = {
 	.shutdown = fd_shutdown,
 	.set_timeout = fd_set_timeout,
 	.pending = fd_pending,
+	.give_fds = fd_give_fds,
+	.take_fd = fd_take_fd,
 };
 
 int channel_from_fd(int fd, const char *name, bool sync, struct channel **ch)
@@ -217,6 +239,7 @@ int channel_from_fd(int fd, const char *name, bool sync, struct channel **ch)
 	if (fstat(fd, &st) < 0)
 		goto fail_errno;
 	c->socket = S_ISSOCK(st.st_mode);
+	c->base.carries_fds = c->socket && rights_possible(fd);
 	if (!c->socket && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
 		c->flags = fcntl(fd, F_GETFL);
 		if (c->flags < 0 || fcntl(fd, F_SETFL, c->flags | O_NONBLOCK) < 0)

@@ -150,6 +150,21 @@ void channel_shutdown(struct channel *ch)
 		ch->ops->shutdown(ch);
 }
 
+bool channel_carries_fds(const struct channel *ch)
+{
+	return ch->carries_fds;
+}
+
+int channel_give_fds(struct channel *ch, const int *fds, unsigned int n)
+{
+	return channel_carries_fds(ch) ? ch->ops->give_fds(ch, fds, n) : -EOPNOTSUPP;
+}
+
+int channel_take_fd(struct channel *ch)
+{
+	return channel_carries_fds(ch) ? ch->ops->take_fd(ch) : -ENOENT;
+}
+
 int channel_close(struct channel *ch)
 {
 	return ch ? ch->ops->close(ch) : 0;

@@ -53,12 +53,16 @@ struct channel_ops {
 	void (*set_timeout)(struct channel *ch, int ms);
 	/* Optional: bytes sent that are still on this side. */
 	uint64_t (*pending)(struct channel *ch);
+	/* Where carries_fds is set: as channel_give_fds and channel_take_fd below. */
+	int (*give_fds)(struct channel *ch, const int *fds, unsigned int n);
+	int (*take_fd)(struct channel *ch);
 };
 
 /* The part that all channels share; a channel type embeds it at the start of its own structure. */
 struct channel {
 	const struct channel_ops *ops;
 	char name[128];		 /* the other end, as a URI, for messages */
+	bool carries_fds;	 /* give_fds and take_fd work */
 	_Atomic uint64_t writes; /* system calls made to send, poll included */
 	_Atomic uint64_t reads;	 /* system calls made to receive, poll included */
 };
@@ -114,6 +118,22 @@ void channel_shutdown(struct channel *ch);
  * nobody can tell.
  */
 uint64_t channel_pending(struct channel *ch);
+
+/* Can descriptors cross? Over sockets of one host (unix:PATH, and fd:N of a socketpair). */
+bool channel_carries_fds(const struct channel *ch);
+
+/*
+ * Send @n descriptors (up to RIGHTS_MAX) together with the bytes that are sent next. They stay the
+ * caller's, open until those bytes are out. The writing thread; 0 or a negative errno.
+ */
+int channel_give_fds(struct channel *ch, const int *fds, unsigned int n);
+
+/*
+ * The oldest descriptor that has come with what was read so far, close-on-exec and from now on the
+ * caller's; -ENOENT when there is none. The reading thread. Those that nobody took are closed with
+ * the channel.
+ */
+int channel_take_fd(struct channel *ch);
 
 /*
  * Close and free. For a saved file this is where the data reach the disk, so look at the result:

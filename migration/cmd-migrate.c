@@ -87,6 +87,13 @@ static int set_copy(void *opaque, const char *value, struct error *err)
 	return set_true(opaque, "x-copy");
 }
 
+static int set_send_ram(void *opaque, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	return set_true(opaque, "x-send-ram");
+}
+
 static int set_verify(void *opaque, const char *value, struct error *err)
 {
 	(void)value;
@@ -151,6 +158,8 @@ static int main_migrate(int argc, char **argv)
 		{ "verify", NULL,
 		  "compare checksums of all RAM and of mirrored disks (a longer blackout)",
 		  set_verify, &o },
+		{ "send-ram", NULL, "send RAM also where it could be handed over by descriptor",
+		  set_send_ram, &o },
 		{ "iovecs", "N", "pieces of one system call at most (1024), to compare", set_iovecs,
 		  &o },
 		{ "copy", NULL, "copy guest memory before sending, to compare", set_copy, &o },

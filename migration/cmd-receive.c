@@ -10,7 +10,7 @@
 #include "vmm/vm.h"
 
 #define DEFER	  "defer"
-#define OWN_SPECS 4
+#define OWN_SPECS 5
 
 struct receive_options {
 	struct serve_options serve;
@@ -35,9 +35,10 @@ static int start(struct vm *vm, void *opaque, struct error *err)
 
 	if (ret < 0 || strcmp(o->uri, DEFER) == 0)
 		return ret;
+	vm->migration->heir = o->serve.heir;
 	ret = destination_start(vm, o->uri, &bound, err);
 	/* Whoever starts us has to know the port that tcp:HOST:0 became, and when to connect. */
-	if (ret == 0 && strncmp(bound, "file:", 5) != 0) {
+	if (ret == 0 && !o->serve.heir && strncmp(bound, "file:", 5) != 0) {
 		printf("%s\n", bound);
 		fflush(stdout);
 	}
@@ -53,6 +54,8 @@ static int parse(int argc, char **argv, struct receive_options *o, const char *w
 		{ "trust-source", NULL,
 		  "open the files and networks that a source names over tcp, too", option_set_flag,
 		  &o->serve.trust_source },
+		{ "heir", NULL, "of ferry upgrade alone: descriptors 3 to 5 are open",
+		  option_set_flag, &o->serve.heir },
 		{ "help", NULL, "show this", option_set_flag, &o->help },
 	};
 	struct option_spec specs[OWN_SPECS + MAX_SERVE_SPECS];

@@ -90,6 +90,7 @@ static json_t *own_info(const struct migration *m)
 	put(info, "bytes-referenced", s->bytes_referenced);
 	put(info, "bytes-copied", s->bytes_copied);
 	put(info, "iovecs-queued", s->iovecs_queued);
+	put(info, "ram-given", s->ram_given);
 	put(info, "iovecs-sent", s->iovecs_sent);
 	put(info, "syscalls", s->syscalls);
 	put(info, "send-ns", s->send_ns);
@@ -202,13 +203,13 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	(void)args;
 	if (!m)
 		return no_memory(err);
-	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:i}", "max-bandwidth",
+	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i}", "max-bandwidth",
 			 (json_int_t)m->params.max_bandwidth, "downtime-limit",
 			 (json_int_t)m->params.downtime_limit, "x-timeout",
 			 (json_int_t)m->params.timeout, "x-on-timeout",
 			 m->params.force ? "force" : "cancel", "x-iovecs", (int)m->params.iovecs,
-			 "x-copy", m->params.copy, "x-verify", m->params.verify, "x-deadline",
-			 (int)m->params.deadline_ms);
+			 "x-copy", m->params.copy, "x-verify", m->params.verify, "x-send-ram",
+			 m->params.send_ram, "x-deadline", (int)m->params.deadline_ms);
 	return 0;
 }
 
@@ -216,7 +217,7 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 struct wanted {
 	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms;
 	const char *on_timeout;
-	bool copy, verify;
+	bool copy, verify, send_ram;
 };
 
 static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
@@ -234,6 +235,7 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret : control_arg_string(args, "x-on-timeout", false, &w->on_timeout, err);
 	ret = ret ? ret : control_arg_bool(args, "x-copy", false, &w->copy, err);
 	ret = ret ? ret : control_arg_bool(args, "x-verify", false, &w->verify, err);
+	ret = ret ? ret : control_arg_bool(args, "x-send-ram", false, &w->send_ram, err);
 	if (ret == 0 && strcmp(w->on_timeout, "cancel") != 0 && strcmp(w->on_timeout, "force") != 0)
 		ret = error_set(err, -EINVAL, "migrate", "parameters", "x-on-timeout",
 				"cancel or force", "%s", w->on_timeout);
@@ -260,6 +262,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.on_timeout = p->force ? "force" : "cancel",
 		.copy = p->copy,
 		.verify = p->verify,
+		.send_ram = p->send_ram,
 	};
 	code = parse_parameters(args, &w, err);
 	if (code < 0)
@@ -272,6 +275,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->force = strcmp(w.on_timeout, "force") == 0;
 	p->copy = w.copy;
 	p->verify = w.verify;
+	p->send_ram = w.send_ram;
 	return 0;
 }
 
@@ -286,7 +290,7 @@ MIGRATION_COMMAND(cmd_incoming, "migrate-incoming", "uri", run_incoming);
 MIGRATION_COMMAND(cmd_cancel, "migrate_cancel", "", run_cancel);
 MIGRATION_COMMAND(cmd_query, "query-migrate", "", run_query);
 MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_query_parameters);
-MIGRATION_COMMAND(
-	cmd_set_parameters, "migrate-set-parameters",
-	"max-bandwidth downtime-limit x-timeout x-on-timeout x-iovecs x-copy x-verify x-deadline",
-	run_set_parameters);
+MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
+		  "max-bandwidth downtime-limit x-timeout x-on-timeout x-iovecs x-copy x-verify "
+		  "x-send-ram x-deadline",
+		  run_set_parameters);

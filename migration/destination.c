@@ -80,6 +80,8 @@ static int greet(struct destination *d, bool *known, struct error *err)
 	int ret = 0;
 
 	hello_local(&ours);
+	ours.ram_fd = channel_carries_fds(d->ch) && !d->m->params.send_ram;
+	ours.device_fds = channel_carries_fds(d->ch) && d->m->heir;
 	message_hello(&m, &ours);
 	if (!d->m->file)
 		ret = protocol_say(d->p, RECORD_HELLO, message_end(&m), err);
@@ -156,6 +158,7 @@ static int build_machine(struct destination *d, const struct record *rec, struct
 		loop_call(d->vm->loop, realize, &r);
 		ret = r.ret;
 	}
+	device_fds_free(&d->vm->given);
 	free(mine);
 	return ret;
 }
@@ -208,6 +211,8 @@ static int receive_ram(struct destination *d, struct record *rec, struct error *
 			ret = ram_load_record(d->ram, d->p, rec, err);
 		else if (rec->type == RECORD_BLOCK)
 			ret = block_load_record(&d->block, d->p, rec, err);
+		else if (rec->type == RECORD_RAM_FD)
+			ret = receive_ram_fd(d->m, d->p, rec, err);
 		else
 			ret = get_stopped(d, rec, err);
 	}
@@ -270,8 +275,9 @@ static int run_guest(struct destination *d, struct error *err)
 	struct error lost = { 0 };
 	struct message m;
 	uint64_t resumed;
-	int ret = vm_set_state(d->vm, d->run ? VM_RUNNING : VM_PAUSED, err);
+	int ret = memory_take_over(&d->vm->memory, err);
 
+	ret = ret < 0 ? ret : vm_set_state(d->vm, d->run ? VM_RUNNING : VM_PAUSED, err);
 	if (ret < 0 || d->m->file)
 		return ret;
 	resumed = d->run ? d->vm->resumed_at : now_ns();
@@ -298,7 +304,7 @@ static int receive_machine(struct destination *d, struct error *err)
 	struct record rec;
 	int ret = meet_source(d, err);
 
-	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_MACHINE, &rec, err);
+	ret = ret < 0 ? ret : receive_machine_record(d->m, d->p, &rec, err);
 	ret = ret < 0 ? ret : build_machine(d, &rec, err);
 	ret = ret < 0 ? ret : prepare_disks(d, err);
 	if (!d->m->file)

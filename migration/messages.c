@@ -125,6 +125,10 @@ void message_hello(struct message *m, const struct hello *hello)
 		message_u64(m, "block-record-max", hello->block_record_max);
 	if (hello->mirror_disks)
 		message_u64(m, "mirror-disks", hello->mirror_disks);
+	if (hello->ram_fd)
+		message_u64(m, "ram-fd", hello->ram_fd);
+	if (hello->device_fds)
+		message_u64(m, "device-fds", hello->device_fds);
 }
 
 int message_get_hello(const struct record *rec, struct hello *hello, struct error *err)
@@ -143,6 +147,8 @@ int message_get_hello(const struct record *rec, struct hello *hello, struct erro
 	hello->ram_record_max = message_get_u64(fdt, "ram-record-max", 0);
 	hello->block_record_max = message_get_u64(fdt, "block-record-max", 0);
 	hello->mirror_disks = message_get_u64(fdt, "mirror-disks", 0);
+	hello->ram_fd = message_get_u64(fdt, "ram-fd", 0);
+	hello->device_fds = message_get_u64(fdt, "device-fds", 0);
 	return 0;
 }
 

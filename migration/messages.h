@@ -5,7 +5,9 @@
  * strings. A reader ignores properties it does not know, so more can be added.
  *
  *   HELLO    version-min, version-max, machine, build, cpu, boot-id, ram-record-max,
- *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come)
+ *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come),
+ *            ram-fd, device-fds (optional, 1: it takes descriptors)
+ *   RAM_FD   size, in bytes; DEVICE_FD  device, fds (how many), note (for the device)
  *   ACCEPT   nothing
  *   STOPPED  run (1: the guest shall run on, 0: it was paused), ram-crc (optional),
  *            disk-crc-NAME of every disk that is mirrored (optional)
@@ -53,6 +55,8 @@ struct hello {
 	/* … and of a BLOCK record; 0: it knows none, as builds before there were any. */
 	uint64_t block_record_max;
 	uint64_t mirror_disks; /* 1: the source is going to send its disks, too */
+	uint64_t ram_fd;       /* 1: the destination takes RAM_FD … */
+	uint64_t device_fds;   /* … and DEVICE_FD records */
 };
 
 /* This build on this host. */

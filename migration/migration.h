@@ -44,6 +44,7 @@ struct migration_params {
 	_Atomic bool copy;		 /* copy guest memory before sending it, to compare */
 	_Atomic bool verify;		 /* checksum all RAM on both sides at switchover */
 	_Atomic bool mirror;		 /* of the next one: send the disks, too */
+	_Atomic bool send_ram;		 /* also where it could be handed over by descriptor */
 	_Atomic int deadline_ms;	 /* of every step instead of the protocol's own, 0: those */
 };
 
@@ -53,6 +54,7 @@ struct migration_stats {
 	_Atomic uint64_t pages_data, pages_zero;	 /* sent or received */
 	_Atomic uint64_t pages_hinted; /* not sent: the guest does not need what they hold */
 	_Atomic uint64_t ram_total;    /* bytes of guest RAM */
+	_Atomic uint64_t ram_given;    /* … of it handed over by descriptor */
 	_Atomic uint64_t disk_total;   /* bytes of disks that are mirrored */
 	_Atomic uint64_t disk_data, disk_zero; /* bytes of them sent or received */
 	_Atomic uint64_t rounds;	       /* passes over RAM begun */
@@ -81,6 +83,7 @@ struct migration {
 	_Atomic enum migration_status status;
 	bool incoming; /* which way the last one went */
 	bool file;     /* to or from a saved machine; nobody answers */
+	bool heir;     /* incoming: takes what devices have open, too */
 	char uri[256];
 
 	/* Valid when the status says that the last one has ended. */
@@ -150,6 +153,20 @@ int migration_commit(struct migration *m, struct error *err);
 void migration_sleep(struct migration *m, uint64_t ns);
 /* Put the costs of the stream into the figures. */
 void migration_count(struct migration *m, const struct protocol *p);
+
+/* ---- By descriptor, on one host; the migration's thread ---- */
+
+/* May RAM go by descriptor over @ch? Disks that are mirrored need rounds, and so does RAM then. */
+bool hand_over_possible(const struct migration *m, const struct channel *ch);
+/* hand-over.c: send and receive a RAM_FD or DEVICE_FD record; the latter for all devices. */
+int hand_over_ram(struct migration *m, struct protocol *p, struct error *err);
+int hand_over_devices(struct migration *m, struct protocol *p, struct error *err);
+struct record;
+int receive_ram_fd(struct migration *m, struct protocol *p, const struct record *rec,
+		   struct error *err);
+/* Wait for MACHINE; what comes for devices before it is put where they find it. */
+int receive_machine_record(struct migration *m, struct protocol *p, struct record *rec,
+			   struct error *err);
 
 /* ---- The two directions and the file; loop thread ---- */
 

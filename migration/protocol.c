@@ -46,12 +46,14 @@ static const struct {
 	{ BIT(PROTOCOL_START), LIVE, SIDE_DESTINATION, RECORD_HELLO, PROTOCOL_GREETED },
 	{ BIT(PROTOCOL_GREETED), LIVE, SIDE_SOURCE, RECORD_HELLO, PROTOCOL_OFFER },
 	{ BIT(PROTOCOL_START), FILE_, SIDE_SOURCE, RECORD_HELLO, PROTOCOL_OFFER },
+	{ BIT(PROTOCOL_OFFER), LIVE, SIDE_SOURCE, RECORD_DEVICE_FD, SAME },
 	{ BIT(PROTOCOL_OFFER), LIVE, SIDE_SOURCE, RECORD_MACHINE, PROTOCOL_ANSWER },
 	{ BIT(PROTOCOL_OFFER), FILE_, SIDE_SOURCE, RECORD_MACHINE, PROTOCOL_RAM },
 	{ BIT(PROTOCOL_ANSWER), LIVE, SIDE_DESTINATION, RECORD_ACCEPT, PROTOCOL_RAM },
 	{ BIT(PROTOCOL_ANSWER), LIVE, SIDE_DESTINATION, RECORD_REJECT, PROTOCOL_REFUSED },
 	{ BIT(PROTOCOL_RAM) | BIT(PROTOCOL_STOPPED), LIVE | FILE_, SIDE_SOURCE, RECORD_RAM, SAME },
 	{ BIT(PROTOCOL_RAM) | BIT(PROTOCOL_STOPPED), LIVE, SIDE_SOURCE, RECORD_BLOCK, SAME },
+	{ BIT(PROTOCOL_RAM), LIVE, SIDE_SOURCE, RECORD_RAM_FD, SAME },
 	{ BIT(PROTOCOL_RAM), LIVE | FILE_, SIDE_SOURCE, RECORD_PROGRESS, SAME },
 	{ BIT(PROTOCOL_RAM), LIVE | FILE_, SIDE_SOURCE, RECORD_STOPPED, PROTOCOL_STOPPED },
 	{ BIT(PROTOCOL_STOPPED), LIVE | FILE_, SIDE_SOURCE, RECORD_STATE, PROTOCOL_LOADING },
@@ -124,7 +126,7 @@ static void legal_names(enum protocol_state state, bool file, enum protocol_side
 	size_t len = 0;
 
 	buf[0] = '\0';
-	for (uint16_t type = RECORD_HELLO; type <= RECORD_BLOCK && len < size; type++) {
+	for (uint16_t type = RECORD_HELLO; type <= RECORD_DEVICE_FD && len < size; type++) {
 		if (protocol_next(state, file, side, type) >= 0)
 			len += (size_t)snprintf(buf + len, size - len, "%s%s", len ? " or " : "",
 						record_name(type));
@@ -137,7 +139,7 @@ static int move(struct protocol *p, enum protocol_side side, uint16_t type, cons
 		struct error *err)
 {
 	int next = protocol_next(p->state, p->file, side, type);
-	char legal[96];
+	char legal[128];
 
 	if (next < 0) {
 		legal_names(p->state, p->file, side, legal, sizeof(legal));
@@ -183,7 +185,7 @@ static enum protocol_side speaker(const struct protocol *p)
 static int nothing_came(const struct protocol *p, int code, struct error *err)
 {
 	int ms = p->deadline_ms ? p->deadline_ms : protocol_deadline(p->state);
-	char legal[96], got[96];
+	char legal[128], got[96];
 
 	legal_names(p->state, p->file, speaker(p), legal, sizeof(legal));
 	if (code == -ETIMEDOUT)

@@ -12,7 +12,8 @@
  *                                          ←  COMMIT      the source may never run it again
  *   RUNNING                                →      the destination runs it
  *
- * With disks that are mirrored there are BLOCK records between those of RAM.
+ * With disks that are mirrored there are BLOCK records between those of RAM. On one host there may
+ * be DEVICE_FD records before MACHINE, and one RAM_FD instead of all RAM records.
  *
  * A saved machine is what the source says, without waiting for answers: HELLO, MACHINE, STOPPED,
  * RAM …, STATE, END.

@@ -59,7 +59,9 @@ enum record_type {
 	RECORD_RUNNING = 11,
 	RECORD_END = 12,      /* last record of a file */
 	RECORD_PROGRESS = 13, /* optional, may be skipped */
-	RECORD_BLOCK = 14     /* metadata: block-runs.h, payload: parts of a disk */
+	RECORD_BLOCK = 14,    /* metadata: block-runs.h, payload: parts of a disk */
+	RECORD_RAM_FD = 20,   /* all of RAM, as a descriptor beside it */
+	RECORD_DEVICE_FD = 21 /* what a device has open, likewise */
 };
 
 /* One row a type: the only place that knows its name and limits. */

@@ -15,6 +15,7 @@
 #include <sys/param.h>
 
 #include "vmm/command.h"
+#include "vmm/successor.h"
 
 #define CONNECT_MS     10000
 #define CLAIM_TRIES    100
@@ -75,6 +76,8 @@ int source_introduce(struct source *s, struct error *err)
 	message_hello(&m, &s->ours);
 	fdt = message_end(&m);
 	ret = protocol_send(s->p, RECORD_HELLO, fdt, fdt_totalsize(fdt), 0, false, err);
+	if (ret == 0 && s->vm->handing_on && s->theirs.device_fds)
+		ret = hand_over_devices(s->m, s->p, err);
 	return ret < 0 ? ret : protocol_say(s->p, RECORD_MACHINE, s->vm->tree, err);
 }
 
@@ -96,10 +99,8 @@ static int negotiate(struct source *s, struct error *err)
 	return ret;
 }
 
-/*
- * Does what is left fit the downtime limit? And if it does, would one more round make the blackout
- * noticeably shorter? Not if the round before did not: @before is what was left then.
- */
+/* Does what is left fit the downtime limit? And would one more round make the blackout noticeably
+ * shorter? Not if the round before did not: @before is what was left then. */
 static bool time_to_switch(struct source *s, uint64_t before)
 {
 	uint64_t left = block_save_total(&s->block, s->ram);
@@ -122,12 +123,16 @@ static int send_round(struct source *s, bool live, struct error *err)
 	return ret < 0 ? ret : ram_save_round(s->ram, live, err);
 }
 
-/* Rounds over RAM and mirrored disks, the guest running. */
+/* Rounds over RAM and mirrored disks, the guest running; or all of RAM by one descriptor. */
 static int send_ram(struct source *s, struct error *err)
 {
 	uint64_t before;
-	int ret = dirty_log_start(s->vm, err);
+	int ret;
 
+	s->by_fd = s->theirs.ram_fd && hand_over_possible(s->m, s->ch);
+	if (s->by_fd)
+		return hand_over_ram(s->m, s->p, err);
+	ret = dirty_log_start(s->vm, err);
 	s->logging = ret == 0;
 	ret = ret < 0 ? ret : ram_save_init(s->ram, s->m, s->p, s->theirs.ram_record_max, err);
 	if (ret == 0 && s->ours.mirror_disks)
@@ -211,9 +216,9 @@ static int send_rest(struct source *s, struct error *err)
 	void *state = NULL;
 	int ret = vm_save_state(s->vm, &state, err);
 
-	ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
+	ret = ret < 0 || s->by_fd ? ret : ram_save_fetch(s->ram, err);
 	block_save_fetch(&s->block);
-	ret = ret < 0 ? ret : send_round(s, false, err);
+	ret = ret < 0 || s->by_fd ? ret : send_round(s, false, err);
 	if (ret == 0) {
 		vm_yield(s->vm);
 		s->yielded = true;
@@ -235,6 +240,7 @@ static int commit(struct source *s, struct error *err)
 	s->committed_ns = now_ns();
 	ret = ret < 0 ? ret : protocol_flush(s->p, err);
 	s->committed = ret == 0;
+	s->vm->memory.given = s->committed && s->by_fd;
 	return ret;
 }
 
@@ -291,8 +297,7 @@ static int switch_over(struct source *s, struct error *err)
 
 /* ---- When it fails ---- */
 
-/* Take back what was yielded. The other side lets go of it when its connection ends, or its
- * process. */
+/* Take back what was yielded. The other side lets go of it when its connection or process ends. */
 static int claim_again(struct source *s, struct error *err)
 {
 	int ret = -EAGAIN;
@@ -316,6 +321,7 @@ static void give_up(struct source *s, struct error *err)
 		protocol_fail(s->p, err);
 	}
 	source_close(s);
+	successor_end(s->vm);
 	if (s->yielded && claim_again(s, &lost) < 0) {
 		error_print(&lost);
 		s->before = VM_PAUSED;
@@ -338,7 +344,7 @@ static void hand_over(struct source *s, struct error *err)
 	vm_set_state(s->vm, VM_HANDED_OVER, NULL);
 }
 
-static int source_run(struct migration *m, struct error *err)
+int source_run(struct migration *m, struct error *err)
 {
 	struct source s = { 0 };
 	int ret = source_open(&s, m, m->uri, err);
@@ -359,8 +365,9 @@ static int source_run(struct migration *m, struct error *err)
 	return ret;
 }
 
-static void source_ended(struct migration *m, int ret)
+void source_ended(struct migration *m, int ret)
 {
+	memory_give_up(&m->vm->memory);
 	if (ret < 0) {
 		error_print(&m->error);
 	} else if (!m->file && !m->vm->stay) {

@@ -20,6 +20,7 @@ struct source {
 	enum vm_state before; /* of the guest when it was paused */
 	bool paused;	      /* by us */
 	bool logging, yielded, committed;
+	bool by_fd; /* RAM is handed over, not sent */
 	uint64_t committed_ns;
 };
 
@@ -38,6 +39,11 @@ int source_pause(struct source *s, bool checksum, struct error *err);
 int source_send_state(struct source *s, const void *state, struct error *err);
 /* Let the guest go on as before. */
 int source_resume(struct source *s, struct error *err);
+
+/* The thread that moves the machine to m->uri. */
+int source_run(struct migration *m, struct error *err);
+/* On the loop thread, when a migration is over. */
+void source_ended(struct migration *m, int ret);
 
 /* The thread that saves the machine to file:PATH. */
 int snapshot_run(struct migration *m, struct error *err);

@@ -127,14 +127,21 @@ static int outcome(const json_t *info, struct error *err)
 int watch_migration(struct control_client *client, const char *uri, bool mirror, bool progress,
 		    json_t **info, struct error *err)
 {
-	struct error ignored = { 0 };
 	json_t *arguments = json_pack("{s:s}", "uri", uri);
 	int ret;
 
 	/* Only if it is wanted: an older ferry does not know it. */
 	if (mirror)
 		json_object_set_new(arguments, "blk", json_true());
+	*info = NULL;
 	ret = control_execute(client, "migrate", arguments, NULL, err);
+	return ret < 0 ? ret : watch_end(client, progress, info, err);
+}
+
+int watch_end(struct control_client *client, bool progress, json_t **info, struct error *err)
+{
+	struct error ignored = { 0 };
+	int ret = 0;
 
 	*info = NULL;
 	while (ret == 0 && !*info) {
@@ -189,6 +196,9 @@ void watch_report(FILE *out, const json_t *info)
 		human(number(info, "ram", "normal-bytes"), a, sizeof(a)),
 		human(number(info, "ram", "duplicate") * number(info, "ram", "page-size"), b,
 		      sizeof(b)));
+	if (number(info, "x-ferry", "ram-given") > 0)
+		fprintf(out, "  handed over   %s of RAM, by descriptor\n",
+			human(number(info, "x-ferry", "ram-given"), a, sizeof(a)));
 	if (number(info, "x-ferry", "pages-hinted") > 0)
 		fprintf(out, "  hinted free   %s not sent\n",
 			human(number(info, "x-ferry", "pages-hinted") *

@@ -18,6 +18,9 @@
 int watch_migration(struct control_client *client, const char *uri, bool mirror, bool progress,
 		    json_t **info, struct error *err);
 
+/* The second half of that: wait for the end of what has been started by @client. */
+int watch_end(struct control_client *client, bool progress, json_t **info, struct error *err);
+
 /* Block SIGINT and SIGTERM for watch_migration. */
 void watch_block_signals(void);
 

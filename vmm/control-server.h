@@ -62,7 +62,8 @@ struct control {
 	ino_t ino;
 	struct client *clients;
 	unsigned int n_clients;
-	bool busy; /* a client's request is being worked on: nobody may free clients */
+	bool inherited; /* the socket is another's still: nobody is to come in */
+	bool busy;	/* a client's request is being worked on: nobody may free clients */
 
 	/* Of control-vm.c: tells clients what becomes of the machine. */
 	struct vm_listener listener;
@@ -71,8 +72,13 @@ struct control {
 
 /* Listen at @path: sets fd, path, dev and ino (control-socket.c). */
 int control_bind(struct control *control, const char *path, struct error *err);
+/* The same by a socket that another process has made there and will not remove. */
+int control_take(struct control *control, const char *path, int fd, struct error *err);
 /* Undo it, also after an error. */
 void control_unbind(struct control *control);
+
+/* Have who comes in, or not. */
+void control_let_in(struct control *control, bool in);
 
 void control_vm_listen(struct control *control);
 

@@ -74,12 +74,34 @@ int control_bind(struct control *control, const char *path, struct error *err)
 	return 0;
 }
 
+int control_take(struct control *control, const char *path, int fd, struct error *err)
+{
+	struct stat st = { 0 };
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+
+	control->inherited = true;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 || !listening)
+		return error_set(err, -EBADF, "control", path, "", "a listening socket",
+				 "none as descriptor %d", fd);
+	control->fd = fd;
+	control->path = strdup(path);
+	if (!control->path)
+		return error_set(err, -ENOMEM, "control", path, "", "memory", "none");
+	/* It may have been removed; then there is nothing for us to remove. */
+	lstat(path, &st);
+	control->dev = st.st_dev;
+	control->ino = st.st_ino;
+	return 0;
+}
+
 void control_unbind(struct control *control)
 {
 	struct stat st;
 
-	/* Ours, or has somebody put another one there? */
-	if (control->path && lstat(control->path, &st) == 0 && st.st_dev == control->dev &&
+	/* Another's, ours, or has somebody put a new one there? */
+	if (control->path && !control->inherited && !control->vm->handing_on &&
+	    lstat(control->path, &st) == 0 && st.st_dev == control->dev &&
 	    st.st_ino == control->ino)
 		unlink(control->path);
 	if (control->fd >= 0)

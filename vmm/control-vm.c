@@ -17,6 +17,8 @@ static void on_changed(void *opaque, enum vm_state from, enum vm_state to)
 	struct control *control = opaque;
 	struct vm *vm = control->vm;
 
+	if (from == VM_INMIGRATE && (to == VM_RUNNING || to == VM_PAUSED))
+		control_let_in(control, true);
 	/* The end of a machine that did not run is told as a change to what it was. */
 	if (from == to || to == VM_SHUTDOWN)
 		control_event(vm, "SHUTDOWN",

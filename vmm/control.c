@@ -210,10 +210,26 @@ static void add_client(struct control *control, int fd)
 	queue_json(client, control_greeting());
 }
 
+void control_let_in(struct control *control, bool in)
+{
+	control->inherited &= !in;
+	loop_fd_events(control->watch, in ? EPOLLIN : 0);
+}
+
 static void on_listener(void *opaque, uint32_t events)
 {
 	struct control *control = opaque;
-	int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd;
+
+	/* Whoever comes now shall meet the process that goes on with the guest, if that succeeds.
+	 */
+	if (control->vm->handing_on &&
+	    (control->vm->state == VM_FINISH_MIGRATE || control->vm->state == VM_POSTMIGRATE)) {
+		control_let_in(control, false);
+		loop_timer_set(control->retry, RETRY_ACCEPT);
+		return;
+	}
+	fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)events;
 	if (fd >= 0) {
@@ -221,16 +237,14 @@ static void on_listener(void *opaque, uint32_t events)
 		bury(control);
 	} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
 		/* Out of descriptors: the connection keeps waiting, so do not spin on it. */
-		loop_fd_events(control->watch, 0);
+		control_let_in(control, false);
 		loop_timer_set(control->retry, RETRY_ACCEPT);
 	}
 }
 
 static void on_retry(void *opaque)
 {
-	struct control *control = opaque;
-
-	loop_fd_events(control->watch, EPOLLIN);
+	control_let_in(opaque, true);
 }
 
 struct event {
@@ -279,7 +293,8 @@ void control_event(struct vm *vm, const char *name, json_t *data)
 		loop_post(vm->loop, send_event, event);
 }
 
-int control_open(struct vm *vm, const char *path, struct error *err)
+/* With @fd < 0 at a socket of its own. */
+static int begin(struct vm *vm, const char *path, int fd, struct error *err)
 {
 	struct control *control = calloc(1, sizeof(*control));
 	int ret;
@@ -290,17 +305,27 @@ int control_open(struct vm *vm, const char *path, struct error *err)
 	control_vm_listen(control);
 	vm->control = control;
 	control->fd = -1;
-	ret = control_bind(control, path, err);
+	ret = fd < 0 ? control_bind(control, path, err) : control_take(control, path, fd, err);
 	if (ret == 0)
 		ret = loop_timer_add(vm->loop, on_retry, control, &control->retry);
 	if (ret == 0)
-		ret = loop_fd_add(vm->loop, control->fd, EPOLLIN, on_listener, control,
+		ret = loop_fd_add(vm->loop, control->fd, fd < 0 ? EPOLLIN : 0, on_listener, control,
 				  &control->watch);
 	if (ret < 0) {
 		error_set(err, ret, "control", path, "", "to watch it", "%s", strerror(-ret));
 		control_close(vm);
 	}
 	return ret;
+}
+
+int control_open(struct vm *vm, const char *path, struct error *err)
+{
+	return begin(vm, path, -1, err);
+}
+
+int control_inherit(struct vm *vm, const char *path, int fd, struct error *err)
+{
+	return begin(vm, path, fd, err);
 }
 
 void control_close(struct vm *vm)

@@ -63,6 +63,10 @@ int control_arg_bool(json_t *args, const char *name, bool required, bool *out, s
 int control_arg_string(json_t *args, const char *name, bool required, const char **out,
 		       struct error *err);
 
+/* As control_open, but by listening socket @fd, which another process has made at @path and serves
+ * until the guest has come here. */
+int control_inherit(struct vm *vm, const char *path, int fd, struct error *err);
+
 /*
  * The client side, for ferry ctl, status, migrate, save. Blocking, own connection each. The peer
  * has @timeout_ms for each answer, for ever when it is negative; -ETIMEDOUT when it needs longer.

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/kvm.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -127,4 +129,37 @@ void device_request_exit(struct device *dev, int status)
 bool device_is_incoming(struct device *dev)
 {
 	return dev->vm->state == VM_INMIGRATE;
+}
+
+struct device_fds *device_given(struct device *dev)
+{
+	struct device_fds *fds = dev->vm->given;
+
+	while (fds && strcmp(fds->device, dev->name) != 0)
+		fds = fds->next;
+	return fds;
+}
+
+bool device_is_heir(struct device *dev)
+{
+	return dev->vm->leash_fd >= 0 && device_is_incoming(dev);
+}
+
+bool device_is_handing_on(struct device *dev)
+{
+	return dev->vm->handing_on;
+}
+
+void device_fds_free(struct device_fds **list)
+{
+	while (*list) {
+		struct device_fds *fds = *list;
+
+		*list = fds->next;
+		for (unsigned int i = 0; i < fds->n; i++) {
+			if (fds->fd[i] >= 0)
+				close(fds->fd[i]);
+		}
+		free(fds);
+	}
 }

@@ -62,6 +62,16 @@ struct device_ram_ops {
 	void (*hint_stop)(struct device *dev, bool over);
 };
 
+/* Descriptors of a device that go from one process to another, which goes on with the guest. */
+#define DEVICE_MAX_FDS 16
+struct device_fds {
+	char device[64]; /* its name */
+	unsigned int n;
+	int fd[DEVICE_MAX_FDS]; /* whoever takes one puts -1 there */
+	uint64_t note;		/* between the two devices */
+	struct device_fds *next;
+};
+
 struct device_option {
 	const char *name; /* of the long option, without dashes */
 	const char *arg;  /* "FILE[,readonly]"; NULL for none */
@@ -167,6 +177,13 @@ struct device_class {
 	/* Optional: what only a balloon has, see below. */
 	const struct device_ram_ops *ram;
 	const struct block_ops *block; /* of a disk that can be mirrored, else NULL */
+
+	/*
+	 * Name in @fds what of this host the device has open, for another process here that goes
+	 * on as this device, and finds it by device_given() when it is realized. They stay the
+	 * device's. vCPUs may run. Optional.
+	 */
+	void (*hand_on)(struct device *dev, struct device_fds *fds);
 };
 
 struct device {
@@ -221,6 +238,17 @@ void device_request_reset(struct device *dev);
 void device_request_exit(struct device *dev, int status);
 /* True from the time the machine is realized by `receive` until it first runs. */
 bool device_is_incoming(struct device *dev);
+
+/*
+ * What the process that had this device handed on, NULL: nothing, open it anew. From realize. What
+ * is in there is in use until the machine first runs: do nothing that the other one would notice.
+ */
+struct device_fds *device_given(struct device *dev);
+/* Is this process one that goes on with what another has open, and is this one it does so of? */
+bool device_is_heir(struct device *dev);
+bool device_is_handing_on(struct device *dev);
+/* Free the list with the descriptors that nobody took. */
+void device_fds_free(struct device_fds **list);
 
 /* The guest has @bytes of RAM for itself now: tells who listens. Loop thread. */
 void device_ram_changed(struct device *dev, uint64_t bytes);

@@ -3,6 +3,7 @@
 #include "vmm/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,8 +103,10 @@ static int check_size(uint64_t size, enum memory_backing backing, uint64_t hole_
 
 static int open_memfd(struct memory *mem, struct error *err)
 {
-	mem->fd = memfd_create("ferry-ram", MFD_CLOEXEC);
-	if (mem->fd < 0 || ftruncate(mem->fd, (off_t)mem->size) < 0)
+	mem->fd = memfd_create("ferry-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	/* Whoever it is handed over to wants to be sure that it stays as long as it is. */
+	if (mem->fd < 0 || ftruncate(mem->fd, (off_t)mem->size) < 0 ||
+	    fcntl(mem->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return error_set(err, -errno, "memory", "RAM", "shared", "a memfd of that size",
 				 "%m");
 	return 0;

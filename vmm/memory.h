@@ -42,6 +42,8 @@ struct memory {
 	unsigned int n_regions;
 	uint64_t size; /* of all regions, bytes */
 	int fd;	       /* of MEMORY_SHARED, else -1 */
+	bool adopted;  /* of somebody else still: read only (memory-fd.c) */
+	bool given;    /* somebody else's by now; set by who gave it, as it does so */
 };
 
 /*
@@ -73,6 +75,21 @@ void memory_mark_dirty(const struct memory *mem, uint64_t gpa, uint64_t len);
  * -EOPNOTSUPP when the backing has no single pages to give. Any thread.
  */
 int memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len);
+
+/*
+ * RAM that goes from one process to another by its memfd (memory-fd.c). The one that gets it adopts
+ * it in place of its own, for reading only, and may write from memory_take_over() on; to the one
+ * that had it, and has set `given`, it is read only from memory_give_up() on, which does nothing
+ * else. memory_check_given(): an error where it was given away.
+ *
+ * memory_adopt() owns @fd from here on, also after an error. What it demands of it is what makes
+ * access safe whoever sent it: a memfd of just our size that nobody can make shorter. Errors:
+ * {"RAM", field, expected, got}. No vCPU runs.
+ */
+int memory_adopt(struct memory *mem, int fd, struct error *err);
+int memory_take_over(struct memory *mem, struct error *err);
+void memory_give_up(struct memory *mem);
+int memory_check_given(const struct memory *mem, struct error *err);
 
 /* Move our own bits of pages [@first, @first + @n) of a region into @bitmap (or-ed), clearing them.
  * @bitmap is the whole region's, from page 0. @first is a multiple of 64, and so is @n unless the

@@ -10,6 +10,7 @@
 #include "vmm/command.h"
 #include "vmm/control.h"
 #include "vmm/serve.h"
+#include "vmm/successor.h"
 #include "vmm/tree.h"
 #include "vmm/vm.h"
 
@@ -153,7 +154,11 @@ static int begin(struct vm *vm, const struct serve_options *serve, struct error 
 	if (ret < 0)
 		return error_set(err, ret, "start", "signals", "", "to be watched", "%s",
 				 strerror(-ret));
-	return serve->control ? control_open(vm, serve->control, err) : 0;
+	ret = serve->heir ? successor_be_one(vm, err) : 0;
+	if (ret < 0 || !serve->control)
+		return ret;
+	return serve->heir ? control_inherit(vm, serve->control, HEIR_CONTROL, err)
+			   : control_open(vm, serve->control, err);
 }
 
 /* begin() undone, also in part. */
@@ -162,6 +167,9 @@ static void end(struct vm *vm)
 	control_close(vm);
 	if (vm->signal_watch)
 		loop_fd_del(vm->signal_watch);
+	if (vm->leash_watch)
+		loop_fd_del(vm->leash_watch);
+	vm->leash_watch = NULL;
 	if (vm->signal_fd >= 0)
 		close(vm->signal_fd);
 	vm->signal_watch = NULL;
@@ -172,6 +180,7 @@ int serve(const struct serve_options *options,
 	  int (*start)(struct vm *vm, void *opaque, struct error *err), void *opaque)
 {
 	int status = STATUS_ERROR;
+	struct successor *successor;
 	struct error err = { 0 };
 	struct vm *vm;
 
@@ -187,8 +196,13 @@ int serve(const struct serve_options *options,
 		end(vm);
 		status = vm->exit_status;
 	}
+	successor = vm->successor;
+	if (successor && successor->has_guest)
+		vm->successor = NULL;
+	else
+		successor = NULL;
 	vm_destroy(vm);
-	return status;
+	return successor ? successor_wait(successor) : status;
 }
 
 int usage_error(const char *command, const struct error *err)

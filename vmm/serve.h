@@ -31,6 +31,7 @@ struct serve_options {
 	const char *on_reboot; /* "reset" or "exit" */
 	const char *on_crash;  /* "exit" or "reset" */
 	bool stay;
+	bool heir;		     /* of receive: started by ferry upgrade, see successor.h */
 	const char *kernel, *initrd; /* of receive and restore: what a reset boots */
 	bool trust_source;	     /* of receive: open what the source names */
 	struct device_args devices;

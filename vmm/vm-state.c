@@ -182,6 +182,10 @@ int vm_load_state(struct vm *vm, const void *fdt, size_t size, bool *applied, st
 
 int vm_claim(struct vm *vm, struct error *err)
 {
+	int given = memory_check_given(&vm->memory, err);
+
+	if (given < 0)
+		return given;
 	for (struct device *dev = vm->devices; dev; dev = dev->next) {
 		int ret = dev->class->claim ? dev->class->claim(dev, err) : 0;
 

@@ -19,6 +19,7 @@
 #include "vmm/boot.h"
 #include "vmm/command.h"
 #include "vmm/machine.h"
+#include "vmm/successor.h"
 #include "vmm/vcpu.h"
 
 #define BIT(n) (1U << (n))
@@ -292,7 +293,7 @@ int vm_create(struct vm **out, struct error *err)
 	*out = NULL;
 	if (!vm)
 		return error_set(err, -ENOMEM, "start", "machine", "", "memory", "none");
-	vm->kvm_fd = vm->fd = vm->signal_fd = -1;
+	vm->kvm_fd = vm->fd = vm->signal_fd = vm->leash_fd = -1;
 	vm->memory.fd = -1;
 	vm->state = VM_PRELAUNCH;
 	vm->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -326,7 +327,9 @@ void vm_destroy(struct vm *vm)
 			l->gone(l->opaque);
 	}
 	vm_pause(vm);
+	successor_abandon(vm);
 	machine_unrealize(vm);
+	device_fds_free(&vm->given);
 	if (vm->request_watch)
 		loop_fd_del(vm->request_watch);
 	if (vm->loop)

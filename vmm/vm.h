@@ -39,6 +39,7 @@ enum vm_state {
 };
 
 struct vcpu;
+struct successor;
 struct control;
 struct migration;
 
@@ -73,11 +74,15 @@ struct vm {
 	struct loop_fd *request_watch;
 	int signal_fd; /* SIGINT and the like, by serve.c; -1 before */
 	struct loop_fd *signal_watch;
+	int leash_fd; /* of an heir (successor.h), else -1 */
+	struct loop_fd *leash_watch;
+	struct successor *successor; /* started by ferry upgrade, else NULL */
 	_Atomic int exit_status;
 	bool exit_on_reset;  /* --on-reboot exit */
 	bool reset_on_crash; /* --on-crash reset */
 	bool quit;	     /* the process ends because somebody here said so, not the guest */
 	bool stay;	     /* --stay: do not end when the guest has left, ended or crashed */
+	bool handing_on; /* … this process hands all that is open on to another (ferry upgrade) */
 	bool manual_protect; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
 	bool dirty_logging;
 
@@ -86,6 +91,7 @@ struct vm {
 	struct vm_listener *listeners;
 	struct control *control;     /* NULL without --control */
 	struct migration *migration; /* of migration/, opaque here */
+	struct device_fds *given;    /* for devices that are yet to be realized; see device.h */
 	void *arch;		     /* of vmm/x86/ */
 };
 

@@ -115,6 +115,9 @@ def bad_options():
     refused(2, "status", "x", "--jsno", naming="--jsno --json?")
     refused(2, "status", "x", "--timeout", "0", naming="--timeout 86400 '0'")
     refused(2, "ctl", "x", naming="COMMAND CONTROL")
+    refused(2, "upgrade", naming="CONTROL none")
+    refused(1, "upgrade", "/nonexistent/control", naming="/nonexistent/control")
+    refused(1, "upgrade", "x", "--binary", "/nonexistent/ferry", naming="/nonexistent/ferry program")
     refused(2, "ctl", "x", "cont", "force", naming="key=value 'force'")
 
 
