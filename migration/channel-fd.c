@@ -172,6 +172,15 @@ static uint64_t fd_pending(struct channel *ch)
 	return (uint64_t)bytes;
 }
 
+static int fd_wait(struct channel *ch, int wake_fd, int ms)
+{
+	struct channel_wait wait = { ms < 0 ? -1 : channel_now_ms() + ms, wake_fd };
+	struct fd_channel *c = fd_channel(ch);
+
+	channel_count(&ch->reads);
+	return c->socket ? channel_wait_fd(c->fd, POLLIN, &wait) : 0;
+}
+
 static int fd_close(struct channel *ch)
 {
 	struct fd_channel *c = fd_channel(ch);
@@ -198,6 +207,7 @@ static const struct channel_ops fd_ops = {
 	.shutdown = fd_shutdown,
 	.set_timeout = fd_set_timeout,
 	.pending = fd_pending,
+	.wait = fd_wait,
 };
 
 int channel_from_fd(int fd, const char *name, bool sync, struct channel **ch)

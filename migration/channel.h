@@ -53,6 +53,8 @@ struct channel_ops {
 	void (*set_timeout)(struct channel *ch, int ms);
 	/* Optional: bytes sent that are still on this side. */
 	uint64_t (*pending)(struct channel *ch);
+	/* Optional: wait for something to read; stream_wait() of stream.h says how. */
+	int (*wait)(struct channel *ch, int wake_fd, int ms);
 };
 
 /* The part that all channels share; a channel type embeds it at the start of its own structure. */
@@ -121,6 +123,9 @@ uint64_t channel_pending(struct channel *ch);
  */
 int channel_close(struct channel *ch);
 
+/* Can there be several connections to @uri? */
+bool channel_is_many(const char *uri);
+
 /* Can somebody be at the other end of @uri who has no rights on this host? */
 bool channel_is_foreign(const char *uri);
 
@@ -140,6 +145,7 @@ struct channel_type {
 	const char *scheme; /* "tcp" */
 	const char *form;   /* "tcp:HOST:PORT" */
 	bool foreign;	    /* who is at the other end need not have any rights on this host */
+	bool many;	    /* can be connected to more than once */
 	/* @rest is the URI behind "scheme:"; @uri all of it, for errors. */
 	int (*connect)(const char *uri, const char *rest, const struct channel_wait *wait,
 		       struct channel **ch, struct error *err);

@@ -46,7 +46,7 @@ static json_t *ram_info(const struct migration *m)
 	put(info, "page-size", PAGE_SIZE);
 	put(info, "pages-per-second", ns ? (uint64_t)((double)pages * 1e9 / (double)ns) : 0);
 	put(info, "postcopy-requests", 0);
-	put(info, "multifd-bytes", 0);
+	put(info, "multifd-bytes", s->multifd_bytes);
 	json_object_set_new(info, "mbps", json_real((double)s->bandwidth * 8 / 1e6));
 	return info;
 }
@@ -202,19 +202,19 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	(void)args;
 	if (!m)
 		return no_memory(err);
-	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:i}", "max-bandwidth",
+	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:i, s:i}", "max-bandwidth",
 			 (json_int_t)m->params.max_bandwidth, "downtime-limit",
 			 (json_int_t)m->params.downtime_limit, "x-timeout",
 			 (json_int_t)m->params.timeout, "x-on-timeout",
 			 m->params.force ? "force" : "cancel", "x-iovecs", (int)m->params.iovecs,
 			 "x-copy", m->params.copy, "x-verify", m->params.verify, "x-deadline",
-			 (int)m->params.deadline_ms);
+			 (int)m->params.deadline_ms, "multifd-channels", (int)m->params.channels);
 	return 0;
 }
 
 /* What a client may set, collected before any of it is applied. */
 struct wanted {
-	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms;
+	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels;
 	const char *on_timeout;
 	bool copy, verify;
 };
@@ -231,6 +231,9 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret : control_arg_int(args, "x-iovecs", false, 1, IOV_MAX, &w->iovecs, err);
 	ret = ret ? ret
 		  : control_arg_int(args, "x-deadline", false, 0, 600000, &w->deadline_ms, err);
+	ret = ret ? ret
+		  : control_arg_int(args, "multifd-channels", false, 1, CHANNELS_MAX, &w->channels,
+				    err);
 	ret = ret ? ret : control_arg_string(args, "x-on-timeout", false, &w->on_timeout, err);
 	ret = ret ? ret : control_arg_bool(args, "x-copy", false, &w->copy, err);
 	ret = ret ? ret : control_arg_bool(args, "x-verify", false, &w->verify, err);
@@ -257,6 +260,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.timeout = (int64_t)p->timeout,
 		.iovecs = p->iovecs,
 		.deadline_ms = p->deadline_ms,
+		.channels = p->channels,
 		.on_timeout = p->force ? "force" : "cancel",
 		.copy = p->copy,
 		.verify = p->verify,
@@ -269,6 +273,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->timeout = (uint64_t)w.timeout;
 	p->iovecs = (int)w.iovecs;
 	p->deadline_ms = (int)w.deadline_ms;
+	p->channels = (int)w.channels;
 	p->force = strcmp(w.on_timeout, "force") == 0;
 	p->copy = w.copy;
 	p->verify = w.verify;
@@ -286,7 +291,8 @@ MIGRATION_COMMAND(cmd_incoming, "migrate-incoming", "uri", run_incoming);
 MIGRATION_COMMAND(cmd_cancel, "migrate_cancel", "", run_cancel);
 MIGRATION_COMMAND(cmd_query, "query-migrate", "", run_query);
 MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_query_parameters);
-MIGRATION_COMMAND(
-	cmd_set_parameters, "migrate-set-parameters",
-	"max-bandwidth downtime-limit x-timeout x-on-timeout x-iovecs x-copy x-verify x-deadline",
-	run_set_parameters);
+MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
+		  "max-bandwidth downtime-limit multifd-channels x-timeout x-on-timeout x-iovecs "
+		  "x-copy x-verify "
+		  "x-deadline",
+		  run_set_parameters);

@@ -125,6 +125,12 @@ void message_hello(struct message *m, const struct hello *hello)
 		message_u64(m, "block-record-max", hello->block_record_max);
 	if (hello->mirror_disks)
 		message_u64(m, "mirror-disks", hello->mirror_disks);
+	if (hello->channels)
+		message_u64(m, "channels", hello->channels);
+	if (hello->channels_max) {
+		message_u64(m, "channels-max", hello->channels_max);
+		message_string(m, "channels-token", hello->channels_token);
+	}
 }
 
 int message_get_hello(const struct record *rec, struct hello *hello, struct error *err)
@@ -143,6 +149,10 @@ int message_get_hello(const struct record *rec, struct hello *hello, struct erro
 	hello->ram_record_max = message_get_u64(fdt, "ram-record-max", 0);
 	hello->block_record_max = message_get_u64(fdt, "block-record-max", 0);
 	hello->mirror_disks = message_get_u64(fdt, "mirror-disks", 0);
+	hello->channels = message_get_u64(fdt, "channels", 0);
+	hello->channels_max = message_get_u64(fdt, "channels-max", 0);
+	message_get_string(fdt, "channels-token", hello->channels_token,
+			   sizeof(hello->channels_token));
 	return 0;
 }
 

@@ -5,7 +5,11 @@
  * strings. A reader ignores properties it does not know, so more can be added.
  *
  *   HELLO    version-min, version-max, machine, build, cpu, boot-id, ram-record-max,
- *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come)
+ *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come);
+ *            of a destination that takes them (multifd.h): channels-max, channels-token;
+ *            of a source that is going to open them: channels
+ *   CHANNEL  token, number (from 0)
+ *   ROUND    round (from 1)
  *   ACCEPT   nothing
  *   STOPPED  run (1: the guest shall run on, 0: it was paused), ram-crc (optional),
  *            disk-crc-NAME of every disk that is mirrored (optional)
@@ -53,6 +57,10 @@ struct hello {
 	/* … and of a BLOCK record; 0: it knows none, as builds before there were any. */
 	uint64_t block_record_max;
 	uint64_t mirror_disks; /* 1: the source is going to send its disks, too */
+	/* Data connections, multifd.h: those the source opens, and the destination takes; 0: none.
+	 */
+	uint64_t channels, channels_max;
+	char channels_token[33];
 };
 
 /* This build on this host. */

@@ -30,6 +30,8 @@ static const struct record_info infos[] = {
 	{ RECORD_END, RECORD_MANDATORY, "END", KIB(64), 0 },
 	{ RECORD_PROGRESS, 0, "PROGRESS", KIB(64), 0 },
 	{ RECORD_BLOCK, RECORD_MANDATORY, "BLOCK", BLOCK_META_MAX, BLOCK_PAYLOAD_MAX },
+	{ RECORD_CHANNEL, RECORD_MANDATORY, "CHANNEL", KIB(64), 0 },
+	{ RECORD_ROUND, RECORD_MANDATORY, "ROUND", KIB(64), 0 },
 };
 
 /* What an optional record of a later version may have, to be skipped. */

@@ -59,7 +59,9 @@ enum record_type {
 	RECORD_RUNNING = 11,
 	RECORD_END = 12,      /* last record of a file */
 	RECORD_PROGRESS = 13, /* optional, may be skipped */
-	RECORD_BLOCK = 14     /* metadata: block-runs.h, payload: parts of a disk */
+	RECORD_BLOCK = 14,    /* metadata: block-runs.h, payload: parts of a disk */
+	RECORD_CHANNEL = 15,  /* first record of a data connection, multifd.h */
+	RECORD_ROUND = 16     /* a round over RAM is complete */
 };
 
 /* One row a type: the only place that knows its name and limits. */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <sys/param.h>
 
+#include "migration/multifd.h"
 #include "vmm/command.h"
 
 #define CONNECT_MS     10000
@@ -37,21 +38,23 @@ int source_open(struct source *s, struct migration *m, const char *uri, struct e
 			      m->cancel_fd, &s->ch, err);
 	if (ret < 0)
 		return ret;
-	protocol_init(s->p, s->ch, SIDE_SOURCE, m->file);
+	protocol_init(s->p, s->ch, SIDE_SOURCE, m->file ? PROTOCOL_FILE : PROTOCOL_LIVE);
 	protocol_set_deadline(s->p, m->params.deadline_ms);
 	stream_set_iov_max(&s->p->stream, m->params.iovecs);
 	stream_set_copy_all(&s->p->stream, m->params.copy);
-	return migration_set_channel(m, s->ch, err);
+	return migration_set_channel(m, 0, s->ch, err);
 }
 
 int source_close(struct source *s)
 {
 	struct channel *ch = s->ch;
 
+	multifd_save_free(s->multifd);
+	s->multifd = NULL;
 	if (!ch)
 		return 0;
 	migration_count(s->m, s->p);
-	migration_set_channel(s->m, NULL, NULL);
+	migration_set_channel(s->m, 0, NULL, NULL);
 	protocol_free(s->p);
 	s->ch = NULL;
 	return channel_close(ch);
@@ -78,6 +81,21 @@ int source_introduce(struct source *s, struct error *err)
 	return ret < 0 ? ret : protocol_say(s->p, RECORD_MACHINE, s->vm->tree, err);
 }
 
+/* Data connections to open; 0: all goes over the one that there is. */
+static unsigned int wanted_channels(const struct migration *m)
+{
+	return m->params.multifd && m->params.channels > 1 ? (unsigned int)m->params.channels : 0;
+}
+
+static int agree_channels(const struct source *s, struct error *err)
+{
+	if (s->ours.channels <= s->theirs.channels_max)
+		return 0;
+	return error_set(err, -EOPNOTSUPP, "hello", "destination", "channels-max",
+			 "as many data connections as are wanted here", "%llu",
+			 (unsigned long long)s->theirs.channels_max);
+}
+
 /* Get to know each other, and offer the machine. The guest does not notice. */
 static int negotiate(struct source *s, struct error *err)
 {
@@ -87,9 +105,11 @@ static int negotiate(struct source *s, struct error *err)
 
 	hello_local(&s->ours);
 	s->ours.mirror_disks = s->m->params.mirror;
+	s->ours.channels = wanted_channels(s->m);
 	ret = protocol_expect(s->p, RECORD_HELLO, &rec, err);
 	ret = ret < 0 ? ret : message_get_hello(&rec, &s->theirs, err);
 	ret = ret < 0 ? ret : hello_agree(&s->ours, &s->theirs, "destination", &version, err);
+	ret = ret < 0 ? ret : agree_channels(s, err);
 	ret = ret < 0 ? ret : source_introduce(s, err);
 	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_ACCEPT, &rec, err);
 	s->m->stats.setup_ns = now_ns() - s->m->stats.started_ns;
@@ -119,7 +139,10 @@ static int send_round(struct source *s, bool live, struct error *err)
 {
 	int ret = block_save_round(&s->block, live, err);
 
-	return ret < 0 ? ret : ram_save_round(s->ram, live, err);
+	if (ret < 0)
+		return ret;
+	return s->multifd ? multifd_save_round(s->multifd, live, err)
+			  : ram_save_round(s->ram, live, err);
 }
 
 /* Rounds over RAM and mirrored disks, the guest running. */
@@ -133,6 +156,10 @@ static int send_ram(struct source *s, struct error *err)
 	if (ret == 0 && s->ours.mirror_disks)
 		ret = block_save_init(&s->block, s->m, s->p, s->ram, s->theirs.block_record_max,
 				      err);
+	if (ret == 0 && s->ours.channels)
+		ret = multifd_save_open(&s->multifd, s->ram, s->m->uri,
+					(unsigned int)s->ours.channels, s->theirs.channels_token,
+					err);
 	if (ret < 0)
 		return ret;
 	migration_set_status(s->m, MIGRATION_ACTIVE);
@@ -215,6 +242,8 @@ static int send_rest(struct source *s, struct error *err)
 	ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
 	block_save_fetch(&s->block);
 	ret = ret < 0 ? ret : send_round(s, false, err);
+	if (ret == 0 && s->multifd)
+		ret = multifd_save_end(s->multifd, err);
 	if (ret == 0) {
 		vm_yield(s->vm);
 		s->yielded = true;
@@ -239,30 +268,6 @@ static int commit(struct source *s, struct error *err)
 	return ret;
 }
 
-/*
- * From the last guest instruction here to the first there. Both times are of one clock when both
- * sides run on one kernel; as copies of a machine share their boot id too, COMMIT must also have
- * arrived between being sent and being answered. Else its way is taken to be half the round trip.
- */
-static void measure_blackout(struct source *s, const void *fdt)
-{
-	struct migration_stats *stats = &s->m->stats;
-	uint64_t now = now_ns(), there = message_get_u64(fdt, "commit-ns", 0);
-	uint64_t resumed = message_get_u64(fdt, "resumed-ns", 0), trip = now - s->committed_ns;
-
-	if (s->before != VM_RUNNING)
-		return;
-	if (s->ours.boot_id[0] && strcmp(s->ours.boot_id, s->theirs.boot_id) == 0 &&
-	    there <= trip && resumed <= now && resumed >= s->committed_ns + there) {
-		stats->blackout_method = "clock";
-		stats->blackout_ns = resumed - s->vm->paused_at;
-		return;
-	}
-	there = MIN(there, trip);
-	stats->blackout_method = "round-trip";
-	stats->blackout_ns = s->committed_ns - s->vm->paused_at + there + (trip - there) / 2;
-}
-
 static int wait_running(struct source *s, struct error *err)
 {
 	struct record rec;
@@ -273,7 +278,7 @@ static int wait_running(struct source *s, struct error *err)
 		fdt = message_open(&rec, err);
 	if (!fdt)
 		return -EPROTO;
-	measure_blackout(s, fdt);
+	source_measure_blackout(s, fdt);
 	return vm_set_state(s->vm, VM_POSTMIGRATE, err);
 }
 
@@ -388,5 +393,8 @@ int source_start(struct vm *vm, const char *uri, struct error *err)
 	if (file && m->params.mirror)
 		return error_set(err, -EINVAL, "migrate", uri, "blk",
 				 "a destination to mirror disks to", "a file");
+	if (wanted_channels(m) && !channel_is_many(uri))
+		return error_set(err, -EINVAL, "migrate", uri, "channels",
+				 "tcp or unix, for several connections", "one connection");
 	return migration_start(m, uri, false, file ? snapshot_run : source_run, source_ended, err);
 }

@@ -278,6 +278,13 @@ int stream_get_be64(struct stream *s, uint64_t *v)
 	return ret;
 }
 
+int stream_wait(struct stream *s, int wake_fd, int ms)
+{
+	if (s->rx.pos < s->rx.len || s->rx.error || !s->channel->ops->wait)
+		return 0;
+	return s->channel->ops->wait(s->channel, wake_fd, ms);
+}
+
 /* Drop @n transferred bytes from the front of @iov[*first .. cnt). */
 static void advance(struct iovec *iov, uint32_t *first, size_t n)
 {
@@ -363,28 +370,4 @@ int stream_skip(struct stream *s, uint64_t len)
 uint64_t stream_get_position(const struct stream *s)
 {
 	return counted(&s->rx.count.bytes_referenced) + counted(&s->rx.count.bytes_copied);
-}
-
-/* ---- Counters ---- */
-
-static void read_counters(const struct stream_counters *c, const _Atomic uint64_t *syscalls,
-			  struct stream_stats *stats)
-{
-	*stats = (struct stream_stats){
-		.bytes_referenced = counted(&c->bytes_referenced),
-		.bytes_copied = counted(&c->bytes_copied),
-		.iovecs_queued = counted(&c->iovecs_queued),
-		.iovecs_sent = counted(&c->iovecs_sent),
-		.flushes = counted(&c->flushes),
-		.syscalls = counted(syscalls),
-	};
-	stats->bytes_xfer = stats->bytes_referenced + stats->bytes_copied;
-}
-
-void stream_stats(const struct stream *s, struct stream_stats *tx, struct stream_stats *rx)
-{
-	if (tx)
-		read_counters(&s->tx.count, &s->channel->writes, tx);
-	if (rx)
-		read_counters(&s->rx.count, &s->channel->reads, rx);
 }

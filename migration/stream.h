@@ -136,5 +136,13 @@ uint64_t stream_get_position(const struct stream *s);
 /* Copy the counters of both directions; either may be NULL. Any thread, while the channel is open.
  */
 void stream_stats(const struct stream *s, struct stream_stats *tx, struct stream_stats *rx);
+struct stream_stats stream_stats_sum(const struct stream_stats *a, const struct stream_stats *b);
+
+/*
+ * Wait until there is something to read, or the end, for @ms at most (negative: for ever). 0,
+ * -ETIMEDOUT, or -ECANCELED when @wake_fd (-1: none) became readable. Unlike a read that fails, it
+ * leaves the stream as it was. Channels that cannot wait have always something.
+ */
+int stream_wait(struct stream *s, int wake_fd, int ms);
 
 #endif
