@@ -53,6 +53,11 @@ struct channel_ops {
 	void (*set_timeout)(struct channel *ch, int ms);
 	/* Optional: bytes sent that are still on this side. */
 	uint64_t (*pending)(struct channel *ch);
+	/*
+	 * Optional: as writev_buffer, but from piece @pages on the memory is guest RAM, which may
+	 * be read until long after the return, when it may have changed. Instead of that.
+	 */
+	ssize_t (*writev_pages)(struct channel *ch, struct iovec *iov, int n, int pages);
 	/* Optional: wait for something to read; stream_wait() of stream.h says how. */
 	int (*wait)(struct channel *ch, int wake_fd, int ms);
 };
@@ -63,6 +68,9 @@ struct channel {
 	char name[128];		 /* the other end, as a URI, for messages */
 	_Atomic uint64_t writes; /* system calls made to send, poll included */
 	_Atomic uint64_t reads;	 /* system calls made to receive, poll included */
+	/* Payload sent with MSG_ZEROCOPY and known to have left; … that the kernel copied after
+	 * all; and how often a plain send took its place. channel-zerocopy.c */
+	_Atomic uint64_t zerocopy_bytes, zerocopy_copied, zerocopy_fallbacks;
 };
 
 /*
@@ -122,6 +130,17 @@ uint64_t channel_pending(struct channel *ch);
  * 0 or a negative errno. NULL is allowed.
  */
 int channel_close(struct channel *ch);
+
+enum zerocopy_mode { ZEROCOPY_OFF, ZEROCOPY_ON, ZEROCOPY_AUTO };
+
+/*
+ * Let the kernel send guest RAM from where it is, if it can. With ZEROCOPY_AUTO a channel that
+ * cannot do it is left as it is, and it ends when the kernel is seen to copy anyway; with
+ * ZEROCOPY_ON that is an error, and goes on. Before anything is sent.
+ */
+int channel_set_zerocopy(struct channel *ch, enum zerocopy_mode mode, struct error *err);
+/* Look once more for what has left, to complete the counters. The writing thread. */
+void channel_reap_zerocopy(struct channel *ch);
 
 /* Can there be several connections to @uri? */
 bool channel_is_many(const char *uri);

@@ -87,6 +87,17 @@ static int set_on_timeout(void *opaque, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_zero_copy(void *opaque, const char *value, struct error *err)
+{
+	struct migrate_options *o = opaque;
+
+	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0 && strcmp(value, "auto") != 0)
+		return error_set(err, -EINVAL, "options", "--zero-copy", "", "on, off or auto",
+				 "%s", value);
+	json_object_set_new(o->parameters, "x-zero-copy", json_string(value));
+	return 0;
+}
+
 static int set_true(struct migrate_options *o, const char *name)
 {
 	json_object_set_new(o->parameters, name, json_true());
@@ -161,6 +172,8 @@ static int main_migrate(int argc, char **argv)
 		  set_bandwidth, &o },
 		{ "channels", "N", "connections that RAM goes over, 1 to 64 (tcp, unix)",
 		  set_channels, &o },
+		{ "zero-copy", "on|off|auto", "let the kernel send RAM without copying it (off)",
+		  set_zero_copy, &o },
 		{ "timeout", "S", "of the whole migration", set_timeout, &o },
 		{ "on-timeout", "cancel|force", "give up then, or stop the guest and finish",
 		  set_on_timeout, &o },

@@ -89,6 +89,9 @@ static json_t *own_info(const struct migration *m)
 	put(info, "pages-hinted", s->pages_hinted);
 	put(info, "bytes-referenced", s->bytes_referenced);
 	put(info, "bytes-copied", s->bytes_copied);
+	put(info, "zero-copy-bytes", s->zerocopy_bytes);
+	put(info, "zero-copy-copied", s->zerocopy_copied);
+	put(info, "zero-copy-fallbacks", s->zerocopy_fallbacks);
 	put(info, "iovecs-queued", s->iovecs_queued);
 	put(info, "iovecs-sent", s->iovecs_sent);
 	put(info, "syscalls", s->syscalls);
@@ -195,6 +198,12 @@ static int no_memory(struct error *err)
 	return error_set(err, -ENOMEM, "migrate", "parameters", "", "memory", "none");
 }
 
+static const char *const zero_copy_names[] = {
+	[ZEROCOPY_OFF] = "off",
+	[ZEROCOPY_ON] = "on",
+	[ZEROCOPY_AUTO] = "auto",
+};
+
 static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
 	const struct migration *m = migration_get(vm);
@@ -202,20 +211,31 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	(void)args;
 	if (!m)
 		return no_memory(err);
-	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:i, s:i}", "max-bandwidth",
+	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:i, s:i, s:s}", "max-bandwidth",
 			 (json_int_t)m->params.max_bandwidth, "downtime-limit",
 			 (json_int_t)m->params.downtime_limit, "x-timeout",
 			 (json_int_t)m->params.timeout, "x-on-timeout",
 			 m->params.force ? "force" : "cancel", "x-iovecs", (int)m->params.iovecs,
 			 "x-copy", m->params.copy, "x-verify", m->params.verify, "x-deadline",
-			 (int)m->params.deadline_ms, "multifd-channels", (int)m->params.channels);
+			 (int)m->params.deadline_ms, "multifd-channels", (int)m->params.channels,
+			 "x-zero-copy", zero_copy_names[m->params.zero_copy]);
 	return 0;
+}
+
+static int zero_copy_mode(const char *name, struct error *err)
+{
+	for (int i = ZEROCOPY_OFF; i <= ZEROCOPY_AUTO; i++) {
+		if (strcmp(name, zero_copy_names[i]) == 0)
+			return i;
+	}
+	return error_set(err, -EINVAL, "migrate", "parameters", "x-zero-copy", "off, on or auto",
+			 "%s", name);
 }
 
 /* What a client may set, collected before any of it is applied. */
 struct wanted {
 	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels;
-	const char *on_timeout;
+	const char *on_timeout, *zero_copy;
 	bool copy, verify;
 };
 
@@ -237,6 +257,9 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret : control_arg_string(args, "x-on-timeout", false, &w->on_timeout, err);
 	ret = ret ? ret : control_arg_bool(args, "x-copy", false, &w->copy, err);
 	ret = ret ? ret : control_arg_bool(args, "x-verify", false, &w->verify, err);
+	ret = ret ? ret : control_arg_string(args, "x-zero-copy", false, &w->zero_copy, err);
+	if (ret == 0 && zero_copy_mode(w->zero_copy, err) < 0)
+		ret = -EINVAL;
 	if (ret == 0 && strcmp(w->on_timeout, "cancel") != 0 && strcmp(w->on_timeout, "force") != 0)
 		ret = error_set(err, -EINVAL, "migrate", "parameters", "x-on-timeout",
 				"cancel or force", "%s", w->on_timeout);
@@ -262,6 +285,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.deadline_ms = p->deadline_ms,
 		.channels = p->channels,
 		.on_timeout = p->force ? "force" : "cancel",
+		.zero_copy = zero_copy_names[p->zero_copy],
 		.copy = p->copy,
 		.verify = p->verify,
 	};
@@ -275,6 +299,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->deadline_ms = (int)w.deadline_ms;
 	p->channels = (int)w.channels;
 	p->force = strcmp(w.on_timeout, "force") == 0;
+	p->zero_copy = zero_copy_mode(w.zero_copy, NULL);
 	p->copy = w.copy;
 	p->verify = w.verify;
 	return 0;
@@ -294,5 +319,5 @@ MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_quer
 MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
 		  "max-bandwidth downtime-limit multifd-channels x-timeout x-on-timeout x-iovecs "
 		  "x-copy x-verify "
-		  "x-deadline",
+		  "x-deadline x-zero-copy",
 		  run_set_parameters);

@@ -325,5 +325,8 @@ void migration_count(struct migration *m, struct protocol *p)
 	s->iovecs_queued += now.iovecs_queued - was->iovecs_queued;
 	s->iovecs_sent += now.iovecs_sent - was->iovecs_sent;
 	s->syscalls += now.syscalls - was->syscalls;
+	s->zerocopy_bytes += now.zerocopy_bytes - was->zerocopy_bytes;
+	s->zerocopy_copied += now.zerocopy_copied - was->zerocopy_copied;
+	s->zerocopy_fallbacks += now.zerocopy_fallbacks - was->zerocopy_fallbacks;
 	*was = now;
 }

@@ -42,6 +42,7 @@ struct migration_params {
 	_Atomic uint64_t downtime_limit; /* ms */
 	_Atomic uint64_t timeout;	 /* s in all, 0: none */
 	_Atomic bool force;		 /* at the timeout switch over instead of giving up */
+	_Atomic int zero_copy;		 /* enum zerocopy_mode */
 	_Atomic int iovecs;		 /* of one system call, 1 to IOV_MAX */
 	_Atomic bool copy;		 /* copy guest memory before sending it, to compare */
 	_Atomic bool verify;		 /* checksum all RAM on both sides at switchover */
@@ -63,6 +64,7 @@ struct migration_stats {
 	_Atomic uint64_t records;
 	_Atomic uint64_t bytes_xfer, bytes_referenced, bytes_copied;
 	_Atomic uint64_t multifd_bytes; /* of bytes_xfer, over data connections */
+	_Atomic uint64_t zerocopy_bytes, zerocopy_copied, zerocopy_fallbacks; /* channel.h */
 	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;
 	_Atomic uint64_t send_ns; /* time spent sending RAM */
 	/* These go up and down. */

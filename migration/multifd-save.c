@@ -148,6 +148,11 @@ static void *thread(void *opaque)
 
 /* ---- Opening ---- */
 
+unsigned int multifd_wanted(const struct migration *m)
+{
+	return m->params.multifd && m->params.channels > 1 ? (unsigned int)m->params.channels : 0;
+}
+
 static int no_memory(struct error *err)
 {
 	return error_set(err, -ENOMEM, "migrate", "channels", "", "memory", "none");
@@ -187,7 +192,8 @@ static int open_channel(struct multifd_save *s, const char *uri, const char *tok
 	stream_set_iov_max(&c->p.stream, params->iovecs);
 	stream_set_copy_all(&c->p.stream, params->copy);
 	c->batch.p = &c->p;
-	ret = migration_set_channel(s->m, 1 + number, c->ch, err);
+	ret = channel_set_zerocopy(c->ch, (enum zerocopy_mode)params->zero_copy, err);
+	ret = ret < 0 ? ret : migration_set_channel(s->m, 1 + number, c->ch, err);
 	return ret < 0 ? ret : introduce(c, number, token, err);
 }
 
@@ -341,6 +347,8 @@ void multifd_save_free(struct multifd_save *s)
 	for (unsigned int i = 0; i < s->n; i++) {
 		struct save_channel *c = s->channels[i];
 
+		channel_reap_zerocopy(c->ch);
+		migration_count(s->m, &c->p);
 		migration_set_channel(s->m, 1 + i, NULL, NULL);
 		protocol_free(&c->p);
 		channel_close(c->ch);

@@ -32,6 +32,8 @@
 
 struct multifd_save;
 
+/* Channels to open for @m; 0: all goes over the main connection. */
+unsigned int multifd_wanted(const struct migration *m);
 /* Open @n channels to @uri, for the rounds of @ram from now on. *@out, also after an error, is for
  * multifd_save_free(), and must be freed before @ram. */
 int multifd_save_open(struct multifd_save **out, struct ram_save *ram, const char *uri,

@@ -123,8 +123,8 @@ static int send_record(struct ram_save *s, struct ram_batch *b, struct error *er
 		uint64_t bytes = (uint64_t)run->pages << PAGE_SHIFT;
 
 		if (run->kind == RAM_DATA)
-			stream_put_buffer_async(&b->p->stream,
-						memory_hva(&s->vm->memory, run->gpa, bytes), bytes);
+			stream_put_pages(&b->p->stream, memory_hva(&s->vm->memory, run->gpa, bytes),
+					 bytes);
 	}
 	return ret < 0 ? ret : protocol_flush(b->p, err);
 }

@@ -33,8 +33,8 @@ struct ram_batch {
 	uint64_t pages;	  /* of all runs */
 	uint64_t sent_bytes,
 		sent_ns; /* of payload by records sent so far, and how long that took */
-	struct ram_run runs[RAM_RUNS_MAX];
 	uint8_t wire[RAM_RUNS_MAX * RAM_RUN_WIRE];
+	struct ram_run runs[RAM_RUNS_MAX];
 };
 
 struct ram_save {

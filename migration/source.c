@@ -42,7 +42,9 @@ int source_open(struct source *s, struct migration *m, const char *uri, struct e
 	protocol_set_deadline(s->p, m->params.deadline_ms);
 	stream_set_iov_max(&s->p->stream, m->params.iovecs);
 	stream_set_copy_all(&s->p->stream, m->params.copy);
-	return migration_set_channel(m, 0, s->ch, err);
+	if (!m->file && !multifd_wanted(m))
+		ret = channel_set_zerocopy(s->ch, (enum zerocopy_mode)m->params.zero_copy, err);
+	return ret < 0 ? ret : migration_set_channel(m, 0, s->ch, err);
 }
 
 int source_close(struct source *s)
@@ -53,6 +55,7 @@ int source_close(struct source *s)
 	s->multifd = NULL;
 	if (!ch)
 		return 0;
+	channel_reap_zerocopy(ch);
 	migration_count(s->m, s->p);
 	migration_set_channel(s->m, 0, NULL, NULL);
 	protocol_free(s->p);
@@ -81,12 +84,6 @@ int source_introduce(struct source *s, struct error *err)
 	return ret < 0 ? ret : protocol_say(s->p, RECORD_MACHINE, s->vm->tree, err);
 }
 
-/* Data connections to open; 0: all goes over the one that there is. */
-static unsigned int wanted_channels(const struct migration *m)
-{
-	return m->params.multifd && m->params.channels > 1 ? (unsigned int)m->params.channels : 0;
-}
-
 static int agree_channels(const struct source *s, struct error *err)
 {
 	if (s->ours.channels <= s->theirs.channels_max)
@@ -105,7 +102,7 @@ static int negotiate(struct source *s, struct error *err)
 
 	hello_local(&s->ours);
 	s->ours.mirror_disks = s->m->params.mirror;
-	s->ours.channels = wanted_channels(s->m);
+	s->ours.channels = multifd_wanted(s->m);
 	ret = protocol_expect(s->p, RECORD_HELLO, &rec, err);
 	ret = ret < 0 ? ret : message_get_hello(&rec, &s->theirs, err);
 	ret = ret < 0 ? ret : hello_agree(&s->ours, &s->theirs, "destination", &version, err);
@@ -393,7 +390,7 @@ int source_start(struct vm *vm, const char *uri, struct error *err)
 	if (file && m->params.mirror)
 		return error_set(err, -EINVAL, "migrate", uri, "blk",
 				 "a destination to mirror disks to", "a file");
-	if (wanted_channels(m) && !channel_is_many(uri))
+	if (multifd_wanted(m) && !channel_is_many(uri))
 		return error_set(err, -EINVAL, "migrate", uri, "channels",
 				 "tcp or unix, for several connections", "one connection");
 	return migration_start(m, uri, false, file ? snapshot_run : source_run, source_ended, err);

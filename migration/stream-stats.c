@@ -24,8 +24,12 @@ static void read_counters(const struct stream_counters *c, const _Atomic uint64_
 
 void stream_stats(const struct stream *s, struct stream_stats *tx, struct stream_stats *rx)
 {
-	if (tx)
+	if (tx) {
 		read_counters(&s->tx.count, &s->channel->writes, tx);
+		tx->zerocopy_bytes = load(&s->channel->zerocopy_bytes);
+		tx->zerocopy_copied = load(&s->channel->zerocopy_copied);
+		tx->zerocopy_fallbacks = load(&s->channel->zerocopy_fallbacks);
+	}
 	if (rx)
 		read_counters(&s->rx.count, &s->channel->reads, rx);
 }
@@ -40,5 +44,8 @@ struct stream_stats stream_stats_sum(const struct stream_stats *a, const struct 
 		.iovecs_sent = a->iovecs_sent + b->iovecs_sent,
 		.flushes = a->flushes + b->flushes,
 		.syscalls = a->syscalls + b->syscalls,
+		.zerocopy_bytes = a->zerocopy_bytes + b->zerocopy_bytes,
+		.zerocopy_copied = a->zerocopy_copied + b->zerocopy_copied,
+		.zerocopy_fallbacks = a->zerocopy_fallbacks + b->zerocopy_fallbacks,
 	};
 }

@@ -38,6 +38,7 @@ void stream_init(struct stream *s, struct channel *channel)
 	memset(s, 0, sizeof(*s));
 	s->channel = channel;
 	s->iov_max = IOV_MAX;
+	s->tx.pages = IOV_MAX;
 }
 
 int stream_set_iov_max(struct stream *s, int n)
@@ -76,13 +77,17 @@ int stream_flush(struct stream *s)
 	if (s->tx.error || !s->tx.iovcnt)
 		return s->tx.error;
 	count(&s->tx.count.iovecs_sent, s->tx.iovcnt);
-	if (ops->writev_buffer) {
+	if (ops->writev_pages && s->tx.pages < s->tx.iovcnt) {
+		count(&s->tx.count.flushes, 1);
+		ret = ops->writev_pages(s->channel, s->tx.iov, (int)s->tx.iovcnt, (int)s->tx.pages);
+	} else if (ops->writev_buffer) {
 		count(&s->tx.count.flushes, 1);
 		ret = ops->writev_buffer(s->channel, s->tx.iov, (int)s->tx.iovcnt);
 	} else {
 		ret = put_each(s);
 	}
 	s->tx.iovcnt = 0;
+	s->tx.pages = IOV_MAX;
 	s->tx.batch_used = 0;
 	if (ret < 0)
 		s->tx.error = (int)ret;
@@ -143,6 +148,16 @@ void stream_put_buffer_async(struct stream *s, const void *buf, size_t len)
 		return;
 	queue(s, buf, len);
 	count(&s->tx.count.bytes_referenced, len);
+}
+
+void stream_put_pages(struct stream *s, const void *buf, size_t len)
+{
+	uint32_t before = s->tx.iovcnt;
+
+	stream_put_buffer_async(s, buf, len);
+	/* After a flush on the way all that is queued is this. */
+	if (s->tx.pages == IOV_MAX && !s->copy_all && s->tx.iovcnt)
+		s->tx.pages = s->tx.iovcnt <= before ? s->tx.iovcnt - 1 : before;
 }
 
 void stream_put_byte(struct stream *s, uint8_t v)

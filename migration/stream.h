@@ -40,6 +40,7 @@ struct stream_stats {
 	uint64_t iovecs_sent;	   /* iovecs handed to the channel, after coalescing */
 	uint64_t flushes;	   /* calls of the channel's vector or buffer operations */
 	uint64_t syscalls;	   /* system calls the channel made for them */
+	uint64_t zerocopy_bytes, zerocopy_copied, zerocopy_fallbacks; /* channel.h */
 };
 
 /* The same, written by one thread and read by any. */
@@ -55,6 +56,7 @@ struct stream {
 	struct {
 		int error; /* sticky: the first negative errno */
 		uint32_t iovcnt;
+		uint32_t pages; /* iov[pages..iovcnt) are guest RAM, if any are */
 		size_t batch_used;
 		struct stream_counters count;
 		struct iovec iov[IOV_MAX];
@@ -96,6 +98,13 @@ void stream_put_buffer(struct stream *s, const void *buf, size_t len);
  * holds at that moment is what is sent. Any length.
  */
 void stream_put_buffer_async(struct stream *s, const void *buf, size_t len);
+
+/*
+ * The same for guest RAM, which the channel may read until long after the flush (MSG_ZEROCOPY): it
+ * stays mapped, and whoever writes to it has it sent again. Nothing else may follow in the same
+ * flush.
+ */
+void stream_put_pages(struct stream *s, const void *buf, size_t len);
 
 /* Send everything queued by one writev_buffer. Returns 0 or the stream's error. */
 int stream_flush(struct stream *s);

@@ -26,14 +26,13 @@ static inline void *rig_run_loop(void *opaque)
 	return NULL;
 }
 
-/* The destination listens already. */
-static inline void rig_prepare(struct rig *r, uint64_t memory, int channels, int deadline_ms)
+/* The destination listens already, at @uri. */
+static inline void rig_prepare_at(struct rig *r, const char *uri, uint64_t memory, int channels,
+				  int deadline_ms)
 {
 	struct error err = { 0 };
 	const char *bound;
-	char uri[48];
 
-	snprintf(uri, sizeof(uri), "unix:/tmp/ferry-multifd-%d", (int)getpid());
 	r->from = new_source(memory);
 	r->to = new_destination();
 	assert_non_null(migration_get(r->from));
@@ -44,6 +43,14 @@ static inline void rig_prepare(struct rig *r, uint64_t memory, int channels, int
 	assert_int_equal(destination_start(r->to, uri, &bound, &err), 0);
 	strcpy(r->uri, bound);
 	r->to->migration->ended = rig_stop_loop;
+}
+
+static inline void rig_prepare(struct rig *r, uint64_t memory, int channels, int deadline_ms)
+{
+	char uri[48];
+
+	snprintf(uri, sizeof(uri), "unix:/tmp/ferry-multifd-%d", (int)getpid());
+	rig_prepare_at(r, uri, memory, channels, deadline_ms);
 }
 
 /* Migrate to @uri, and wait until both have come to an end. */
