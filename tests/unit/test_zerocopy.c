@@ -5,6 +5,8 @@
  */
 #include "multifd-rig.h"
 
+#include <fcntl.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -99,6 +101,73 @@ static void memory_that_may_not_be_pinned(void **state)
 	assert_int_equal(status, 0);
 }
 
+/* ---- Between two network namespaces ---- */
+
+#define NO_NAMESPACES 77
+
+static int new_namespace(void)
+{
+	return unshare(CLONE_NEWNET) < 0 ? -1 : open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+}
+
+/* 10.9.9.1 in the namespace of @there, 10.9.9.2 here. Leaves us there. */
+static bool connect_namespaces(int there)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command),
+		 "exec 2>/dev/null; ip link add here type veth peer name there netns "
+		 "/proc/%d/fd/%d && "
+		 "ip addr add 10.9.9.2/24 dev here && ip link set here up",
+		 (int)getpid(), there);
+	return system(command) == 0 && setns(there, CLONE_NEWNET) == 0 &&
+	       system("ip addr add 10.9.9.1/24 dev there && ip link set there up") == 0;
+}
+
+static int cross_namespaces(void)
+{
+	int there = new_namespace(), here = new_namespace();
+	const struct migration_stats *s;
+	struct rig r;
+
+	if (there < 0 || here < 0 || !connect_namespaces(there))
+		return NO_NAMESPACES;
+	rig_prepare_at(&r, "tcp:10.9.9.1:0", 48 * MIB, 4, 20000);
+	if (setns(here, CLONE_NEWNET) < 0)
+		return 2;
+	fill_random(&r.from->memory, 13);
+	r.from->migration->params.zero_copy = ZEROCOPY_ON;
+	rig_cross(&r, r.uri);
+	assert_moved(&r);
+	s = &r.from->migration->stats;
+	if (s->zerocopy_bytes != s->pages_data * PAGE_SIZE ||
+	    s->zerocopy_copied > s->zerocopy_bytes)
+		return 1;
+	printf("# %ju of %ju bytes were copied by the kernel\n", (uintmax_t)s->zerocopy_copied,
+	       (uintmax_t)s->zerocopy_bytes);
+	fflush(stdout);
+	rig_finish(&r);
+	return 0;
+}
+
+static void over_veth(void **state)
+{
+	int status;
+	pid_t pid;
+
+	(void)state;
+	fflush(NULL);
+	pid = fork();
+	assert_return_code(pid, errno);
+	if (pid == 0)
+		_exit(cross_namespaces());
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == NO_NAMESPACES)
+		skip();
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -106,6 +175,7 @@ int main(void)
 		cmocka_unit_test(automatic),
 		cmocka_unit_test(not_over_unix),
 		cmocka_unit_test(memory_that_may_not_be_pinned),
+		cmocka_unit_test(over_veth),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
