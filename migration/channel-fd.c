@@ -21,32 +21,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "migration/channel.h"
-#include "migration/rights.h"
-
-struct fd_channel {
-	struct channel base;
-	int fd;
-	int wake;  /* eventfd that ends a poll; -1 for sockets, which shutdown(2) wakes */
-	int flags; /* file status flags to give back at close, -1 for none */
-	bool socket;
-	bool sync;
-	_Atomic bool shut;
-	_Atomic int timeout_ms;
-	struct rights out, in; /* of a unix socket: to be sent, received */
-};
+#include "migration/channel-fd.h"
 
 static struct fd_channel *fd_channel(struct channel *ch)
 {
 	return (struct fd_channel *)ch;
 }
 
-/*
- * A call moved nothing because of @error. Returns 0 when it may be tried again, after waiting where
- * that makes sense, or a negative errno. @since is when something moved last.
- */
-static int stalled(struct fd_channel *c, int error, short events, int64_t since,
-		   _Atomic uint64_t *calls)
+int fd_stalled(struct fd_channel *c, int error, short events, int64_t since,
+	       _Atomic uint64_t *calls)
 {
 	int timeout = c->timeout_ms;
 	struct channel_wait wait = { timeout < 0 ? -1 : since + timeout, c->wake };
@@ -57,11 +40,25 @@ static int stalled(struct fd_channel *c, int error, short events, int64_t since,
 		return channel_wait_left(&wait) ? 0 : -ETIMEDOUT;
 	if (error != EAGAIN && error != EWOULDBLOCK)
 		return -error;
+	/* What waits in the error queue would make it look ready. */
+	if (c->zerocopy && !channel_wait_left(&wait))
+		return -ETIMEDOUT;
 	channel_count(calls);
 	return channel_wait_fd(c->fd, events, &wait);
 }
 
-static ssize_t fd_writev_buffer(struct channel *ch, struct iovec *iov, int n)
+int fd_advance(struct iovec **iov, int n, size_t done)
+{
+	for (; n && done >= (*iov)->iov_len; ++*iov, n--)
+		done -= (*iov)->iov_len;
+	if (n) {
+		(*iov)->iov_base = (uint8_t *)(*iov)->iov_base + done;
+		(*iov)->iov_len -= done;
+	}
+	return n;
+}
+
+ssize_t fd_send(struct channel *ch, struct iovec *iov, int n, int flags)
 {
 	struct fd_channel *c = fd_channel(ch);
 	int64_t since = channel_now_ms();
@@ -74,24 +71,25 @@ static ssize_t fd_writev_buffer(struct channel *ch, struct iovec *iov, int n)
 		if (c->shut)
 			return -ECANCELED;
 		channel_count(&ch->writes);
-		ret = c->socket ? rights_sendmsg(c->fd, &msg, MSG_NOSIGNAL, &c->out)
+		ret = c->socket ? rights_sendmsg(c->fd, &msg, flags | MSG_NOSIGNAL, &c->out)
 				: writev(c->fd, iov, n);
 		if (ret <= 0) {
-			ret = stalled(c, ret ? errno : EIO, POLLOUT, since, &ch->writes);
+			ret = fd_stalled(c, ret ? errno : EIO, POLLOUT, since, &ch->writes);
 			if (ret)
 				return ret;
 			continue;
 		}
 		total += ret;
-		for (; n && (size_t)ret >= iov->iov_len; iov++, n--)
-			ret -= (ssize_t)iov->iov_len;
-		if (n) {
-			iov->iov_base = (uint8_t *)iov->iov_base + ret;
-			iov->iov_len -= (size_t)ret;
+		n = fd_advance(&iov, n, (size_t)ret);
+		if (n)
 			since = channel_now_ms();
-		}
 	}
 	return total;
+}
+
+static ssize_t fd_writev_buffer(struct channel *ch, struct iovec *iov, int n)
+{
+	return fd_send(ch, iov, n, 0);
 }
 
 static ssize_t fd_put_buffer(struct channel *ch, const void *buf, size_t len)
@@ -121,7 +119,7 @@ static ssize_t receive(struct channel *ch, const struct iovec *iov, int n, int f
 			return ret;
 		if (!ret)
 			return c->shut ? -ECANCELED : 0;
-		ret = stalled(c, errno, POLLIN, since, &ch->reads);
+		ret = fd_stalled(c, errno, POLLIN, since, &ch->reads);
 		if (ret)
 			return ret;
 	}
@@ -191,6 +189,15 @@ static int fd_take_fd(struct channel *ch)
 	return rights_take(&fd_channel(ch)->in);
 }
 
+static int fd_wait(struct channel *ch, int wake_fd, int ms)
+{
+	struct channel_wait wait = { ms < 0 ? -1 : channel_now_ms() + ms, wake_fd };
+	struct fd_channel *c = fd_channel(ch);
+
+	channel_count(&ch->reads);
+	return c->socket ? channel_wait_fd(c->fd, POLLIN, &wait) : 0;
+}
+
 static int fd_close(struct channel *ch)
 {
 	struct fd_channel *c = fd_channel(ch);
@@ -205,11 +212,12 @@ static int fd_close(struct channel *ch)
 		ret = -errno;
 	if (c->wake >= 0)
 		close(c->wake);
+	free(c->zerocopy);
 	free(c);
 	return ret;
 }
 
-static const struct channel_ops fd_ops = {
+const struct channel_ops fd_ops = {
 	.put_buffer = fd_put_buffer,
 	.get_buffer = fd_get_buffer,
 	.close = fd_close,
@@ -220,6 +228,7 @@ static const struct channel_ops fd_ops = {
 	.pending = fd_pending,
 	.give_fds = fd_give_fds,
 	.take_fd = fd_take_fd,
+	.wait = fd_wait,
 };
 
 int channel_from_fd(int fd, const char *name, bool sync, struct channel **ch)

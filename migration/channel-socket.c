@@ -13,8 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* One is accepted, a few may be early. */
-#define BACKLOG 8
+/* One is accepted, its data connections come all at once, a few others may be early. */
+#define BACKLOG 128
 
 static int set_nonblocking(int fd, bool on)
 {

@@ -198,6 +198,7 @@ static const struct channel_type tcp_type = {
 	.scheme = "tcp",
 	.form = "tcp:HOST:PORT",
 	.foreign = true,
+	.many = true,
 	.connect = tcp_connect,
 	.listen = tcp_listen,
 };

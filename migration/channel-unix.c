@@ -118,6 +118,7 @@ static int unix_listen(const char *uri, const char *rest, struct channel_listene
 static const struct channel_type unix_type = {
 	.scheme = "unix",
 	.form = "unix:PATH",
+	.many = true,
 	.connect = unix_connect,
 	.listen = unix_listen,
 };

@@ -50,6 +50,14 @@ bool channel_is_foreign(const char *uri)
 	return !type || type->foreign;
 }
 
+bool channel_is_many(const char *uri)
+{
+	const char *rest;
+	const struct channel_type *type = find_type(uri, &rest);
+
+	return type && type->many;
+}
+
 static int unknown_scheme(const char *phase, const char *uri, struct error *err)
 {
 	char forms[160];

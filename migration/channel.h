@@ -56,6 +56,13 @@ struct channel_ops {
 	/* Where carries_fds is set: as channel_give_fds and channel_take_fd below. */
 	int (*give_fds)(struct channel *ch, const int *fds, unsigned int n);
 	int (*take_fd)(struct channel *ch);
+	/*
+	 * Optional: as writev_buffer, but from piece @pages on the memory is guest RAM, which may
+	 * be read until long after the return, when it may have changed. Instead of that.
+	 */
+	ssize_t (*writev_pages)(struct channel *ch, struct iovec *iov, int n, int pages);
+	/* Optional: wait for something to read; stream_wait() of stream.h says how. */
+	int (*wait)(struct channel *ch, int wake_fd, int ms);
 };
 
 /* The part that all channels share; a channel type embeds it at the start of its own structure. */
@@ -65,6 +72,9 @@ struct channel {
 	bool carries_fds;	 /* give_fds and take_fd work */
 	_Atomic uint64_t writes; /* system calls made to send, poll included */
 	_Atomic uint64_t reads;	 /* system calls made to receive, poll included */
+	/* Payload sent with MSG_ZEROCOPY and known to have left; … that the kernel copied after
+	 * all; and how often a plain send took its place. channel-zerocopy.c */
+	_Atomic uint64_t zerocopy_bytes, zerocopy_copied, zerocopy_fallbacks;
 };
 
 /*
@@ -141,6 +151,20 @@ int channel_take_fd(struct channel *ch);
  */
 int channel_close(struct channel *ch);
 
+enum zerocopy_mode { ZEROCOPY_OFF, ZEROCOPY_ON, ZEROCOPY_AUTO };
+
+/*
+ * Let the kernel send guest RAM from where it is, if it can. With ZEROCOPY_AUTO a channel that
+ * cannot do it is left as it is, and it ends when the kernel is seen to copy anyway; with
+ * ZEROCOPY_ON that is an error, and goes on. Before anything is sent.
+ */
+int channel_set_zerocopy(struct channel *ch, enum zerocopy_mode mode, struct error *err);
+/* Look once more for what has left, to complete the counters. The writing thread. */
+void channel_reap_zerocopy(struct channel *ch);
+
+/* Can there be several connections to @uri? */
+bool channel_is_many(const char *uri);
+
 /* Can somebody be at the other end of @uri who has no rights on this host? */
 bool channel_is_foreign(const char *uri);
 
@@ -160,6 +184,7 @@ struct channel_type {
 	const char *scheme; /* "tcp" */
 	const char *form;   /* "tcp:HOST:PORT" */
 	bool foreign;	    /* who is at the other end need not have any rights on this host */
+	bool many;	    /* can be connected to more than once */
 	/* @rest is the URI behind "scheme:"; @uri all of it, for errors. */
 	int (*connect)(const char *uri, const char *rest, const struct channel_wait *wait,
 		       struct channel **ch, struct error *err);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migration/migration.h"
 #include "migration/watch.h"
 #include "vmm/command.h"
 #include "vmm/options.h"
@@ -15,6 +16,7 @@
 struct migrate_options {
 	const char *rest[2]; /* CONTROL, URI */
 	json_t *parameters;  /* of migrate-set-parameters */
+	uint64_t channels;   /* 0: not given */
 	bool mirror, no_progress, json, help;
 };
 
@@ -63,6 +65,17 @@ static int set_bandwidth(void *opaque, const char *value, struct error *err)
 	return ret;
 }
 
+static int set_channels(void *opaque, const char *value, struct error *err)
+{
+	struct migrate_options *o = opaque;
+	int ret = parse_uint(value, 1, CHANNELS_MAX, &o->channels, err);
+
+	if (ret == 0)
+		json_object_set_new(o->parameters, "multifd-channels",
+				    json_integer((json_int_t)o->channels));
+	return ret;
+}
+
 static int set_on_timeout(void *opaque, const char *value, struct error *err)
 {
 	struct migrate_options *o = opaque;
@@ -71,6 +84,17 @@ static int set_on_timeout(void *opaque, const char *value, struct error *err)
 		return error_set(err, -EINVAL, "options", "--on-timeout", "", "cancel or force",
 				 "%s", value);
 	json_object_set_new(o->parameters, "x-on-timeout", json_string(value));
+	return 0;
+}
+
+static int set_zero_copy(void *opaque, const char *value, struct error *err)
+{
+	struct migrate_options *o = opaque;
+
+	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0 && strcmp(value, "auto") != 0)
+		return error_set(err, -EINVAL, "options", "--zero-copy", "", "on, off or auto",
+				 "%s", value);
+	json_object_set_new(o->parameters, "x-zero-copy", json_string(value));
 	return 0;
 }
 
@@ -112,6 +136,11 @@ static int migrate(const struct migrate_options *o, const char *uri, json_t **in
 	if (json_object_size(o->parameters))
 		ret = control_execute(client, "migrate-set-parameters", json_incref(o->parameters),
 				      NULL, err);
+	if (ret == 0 && o->channels)
+		ret = control_execute(client, "migrate-set-capabilities",
+				      json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability",
+						"multifd", "state", (int)(o->channels > 1)),
+				      NULL, err);
 	if (ret == 0)
 		ret = watch_migration(client, uri, o->mirror,
 				      !o->no_progress && isatty(STDERR_FILENO), info, err);
@@ -148,6 +177,10 @@ static int main_migrate(int argc, char **argv)
 		  &o },
 		{ "max-bandwidth", "SIZE/s", "while the guest runs; no limit by default",
 		  set_bandwidth, &o },
+		{ "channels", "N", "connections that RAM goes over, 1 to 64 (tcp, unix)",
+		  set_channels, &o },
+		{ "zero-copy", "on|off|auto", "let the kernel send RAM without copying it (off)",
+		  set_zero_copy, &o },
 		{ "timeout", "S", "of the whole migration", set_timeout, &o },
 		{ "on-timeout", "cancel|force", "give up then, or stop the guest and finish",
 		  set_on_timeout, &o },

@@ -46,7 +46,7 @@ static json_t *ram_info(const struct migration *m)
 	put(info, "page-size", PAGE_SIZE);
 	put(info, "pages-per-second", ns ? (uint64_t)((double)pages * 1e9 / (double)ns) : 0);
 	put(info, "postcopy-requests", 0);
-	put(info, "multifd-bytes", 0);
+	put(info, "multifd-bytes", s->multifd_bytes);
 	json_object_set_new(info, "mbps", json_real((double)s->bandwidth * 8 / 1e6));
 	return info;
 }
@@ -89,6 +89,9 @@ static json_t *own_info(const struct migration *m)
 	put(info, "pages-hinted", s->pages_hinted);
 	put(info, "bytes-referenced", s->bytes_referenced);
 	put(info, "bytes-copied", s->bytes_copied);
+	put(info, "zero-copy-bytes", s->zerocopy_bytes);
+	put(info, "zero-copy-copied", s->zerocopy_copied);
+	put(info, "zero-copy-fallbacks", s->zerocopy_fallbacks);
 	put(info, "iovecs-queued", s->iovecs_queued);
 	put(info, "ram-given", s->ram_given);
 	put(info, "iovecs-sent", s->iovecs_sent);
@@ -196,6 +199,12 @@ static int no_memory(struct error *err)
 	return error_set(err, -ENOMEM, "migrate", "parameters", "", "memory", "none");
 }
 
+static const char *const zero_copy_names[] = {
+	[ZEROCOPY_OFF] = "off",
+	[ZEROCOPY_ON] = "on",
+	[ZEROCOPY_AUTO] = "auto",
+};
+
 static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
 	const struct migration *m = migration_get(vm);
@@ -203,20 +212,32 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	(void)args;
 	if (!m)
 		return no_memory(err);
-	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i}", "max-bandwidth",
+	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s}", "max-bandwidth",
 			 (json_int_t)m->params.max_bandwidth, "downtime-limit",
 			 (json_int_t)m->params.downtime_limit, "x-timeout",
 			 (json_int_t)m->params.timeout, "x-on-timeout",
 			 m->params.force ? "force" : "cancel", "x-iovecs", (int)m->params.iovecs,
 			 "x-copy", m->params.copy, "x-verify", m->params.verify, "x-send-ram",
-			 m->params.send_ram, "x-deadline", (int)m->params.deadline_ms);
+			 m->params.send_ram, "x-deadline", (int)m->params.deadline_ms,
+			 "multifd-channels", (int)m->params.channels, "x-zero-copy",
+			 zero_copy_names[m->params.zero_copy]);
 	return 0;
+}
+
+static int zero_copy_mode(const char *name, struct error *err)
+{
+	for (int i = ZEROCOPY_OFF; i <= ZEROCOPY_AUTO; i++) {
+		if (strcmp(name, zero_copy_names[i]) == 0)
+			return i;
+	}
+	return error_set(err, -EINVAL, "migrate", "parameters", "x-zero-copy", "off, on or auto",
+			 "%s", name);
 }
 
 /* What a client may set, collected before any of it is applied. */
 struct wanted {
-	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms;
-	const char *on_timeout;
+	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels;
+	const char *on_timeout, *zero_copy;
 	bool copy, verify, send_ram;
 };
 
@@ -232,10 +253,16 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret : control_arg_int(args, "x-iovecs", false, 1, IOV_MAX, &w->iovecs, err);
 	ret = ret ? ret
 		  : control_arg_int(args, "x-deadline", false, 0, 600000, &w->deadline_ms, err);
+	ret = ret ? ret
+		  : control_arg_int(args, "multifd-channels", false, 1, CHANNELS_MAX, &w->channels,
+				    err);
 	ret = ret ? ret : control_arg_string(args, "x-on-timeout", false, &w->on_timeout, err);
 	ret = ret ? ret : control_arg_bool(args, "x-copy", false, &w->copy, err);
 	ret = ret ? ret : control_arg_bool(args, "x-verify", false, &w->verify, err);
 	ret = ret ? ret : control_arg_bool(args, "x-send-ram", false, &w->send_ram, err);
+	ret = ret ? ret : control_arg_string(args, "x-zero-copy", false, &w->zero_copy, err);
+	if (ret == 0 && zero_copy_mode(w->zero_copy, err) < 0)
+		ret = -EINVAL;
 	if (ret == 0 && strcmp(w->on_timeout, "cancel") != 0 && strcmp(w->on_timeout, "force") != 0)
 		ret = error_set(err, -EINVAL, "migrate", "parameters", "x-on-timeout",
 				"cancel or force", "%s", w->on_timeout);
@@ -259,7 +286,9 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.timeout = (int64_t)p->timeout,
 		.iovecs = p->iovecs,
 		.deadline_ms = p->deadline_ms,
+		.channels = p->channels,
 		.on_timeout = p->force ? "force" : "cancel",
+		.zero_copy = zero_copy_names[p->zero_copy],
 		.copy = p->copy,
 		.verify = p->verify,
 		.send_ram = p->send_ram,
@@ -272,7 +301,9 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->timeout = (uint64_t)w.timeout;
 	p->iovecs = (int)w.iovecs;
 	p->deadline_ms = (int)w.deadline_ms;
+	p->channels = (int)w.channels;
 	p->force = strcmp(w.on_timeout, "force") == 0;
+	p->zero_copy = zero_copy_mode(w.zero_copy, NULL);
 	p->copy = w.copy;
 	p->verify = w.verify;
 	p->send_ram = w.send_ram;
@@ -291,6 +322,7 @@ MIGRATION_COMMAND(cmd_cancel, "migrate_cancel", "", run_cancel);
 MIGRATION_COMMAND(cmd_query, "query-migrate", "", run_query);
 MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_query_parameters);
 MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
-		  "max-bandwidth downtime-limit x-timeout x-on-timeout x-iovecs x-copy x-verify "
-		  "x-send-ram x-deadline",
+		  "max-bandwidth downtime-limit multifd-channels x-timeout x-on-timeout x-iovecs "
+		  "x-copy x-verify x-send-ram "
+		  "x-deadline x-zero-copy",
 		  run_set_parameters);

@@ -9,30 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 #include <time.h>
 
-#include "migration/block.h"
-#include "migration/messages.h"
-#include "migration/migration.h"
-#include "migration/protocol.h"
-#include "migration/ram.h"
+#include "migration/destination.h"
 #include "vmm/command.h"
 #include "vmm/tree.h"
-
-struct destination {
-	struct migration *m;
-	struct vm *vm;
-	struct channel *ch;
-	struct protocol *p;
-	struct ram_load *ram;
-	struct block_load block;
-	bool mirror;  /* the source is going to send its disks, too */
-	bool run;     /* the guest ran, so it shall again */
-	bool has_crc; /* of all RAM */
-	uint64_t crc;
-	bool claimed;
-	uint64_t commit_ns; /* when COMMIT had come */
-};
 
 static int allocate(struct destination *d, struct migration *m, struct error *err)
 {
@@ -43,89 +25,6 @@ static int allocate(struct destination *d, struct migration *m, struct error *er
 	if (!d->p || !d->ram)
 		return error_set(err, -ENOMEM, "receive", m->uri, "", "memory", "none");
 	return 0;
-}
-
-static int accept_visitor(struct destination *d, struct error *err)
-{
-	struct migration *m = d->m;
-	int ret = channel_accept(m->listener, -1, m->cancel_fd, &d->ch, err);
-
-	if (ret < 0)
-		return ret;
-	m->stats.started_ns = now_ns();
-	protocol_init(d->p, d->ch, SIDE_DESTINATION, m->file);
-	protocol_set_deadline(d->p, m->params.deadline_ms);
-	stream_set_iov_max(&d->p->stream, m->params.iovecs);
-	return migration_set_channel(m, d->ch, err);
-}
-
-static void close_channel(struct destination *d)
-{
-	if (!d->ch)
-		return;
-	migration_count(d->m, d->p);
-	migration_set_channel(d->m, NULL, NULL);
-	protocol_free(d->p);
-	channel_close(d->ch);
-	d->ch = NULL;
-}
-
-/* Say HELLO and hear one. *known: the visitor is a ferry, whether we agree or not. */
-static int greet(struct destination *d, bool *known, struct error *err)
-{
-	struct hello ours, theirs;
-	unsigned int version;
-	struct record rec;
-	struct message m;
-	int ret = 0;
-
-	hello_local(&ours);
-	ours.ram_fd = channel_carries_fds(d->ch) && !d->m->params.send_ram;
-	ours.device_fds = channel_carries_fds(d->ch) && d->m->heir;
-	message_hello(&m, &ours);
-	if (!d->m->file)
-		ret = protocol_say(d->p, RECORD_HELLO, message_end(&m), err);
-	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_HELLO, &rec, err);
-	ret = ret < 0 ? ret : message_get_hello(&rec, &theirs, err);
-	*known = ret == 0;
-	d->mirror = *known && theirs.mirror_disks && !d->m->file;
-	return ret < 0 ? ret : hello_agree(&ours, &theirs, "source", &version, err);
-}
-
-/* Not a word that a ferry says came from there: tell whoever reads stderr, and the visitor. */
-static void send_away(struct destination *d, const struct error *why)
-{
-	struct error note = { 0 };
-	char sentence[sizeof(note)];
-
-	protocol_fail(d->p, why);
-	close_channel(d);
-	error_set(&note, why->code, "receive", d->m->uri, "", "a source", "%s; waiting for another",
-		  error_sentence(why, sentence, sizeof(sentence)));
-	error_print(&note);
-}
-
-/*
- * Wait for a source. Whoever else finds the port (a scanner, a health check, a source that died
- * before it said a word) does not end the waiting.
- */
-static int meet_source(struct destination *d, struct error *err)
-{
-	bool known = false;
-	int ret;
-
-	for (;;) {
-		ret = accept_visitor(d, err);
-		ret = ret < 0 ? ret : greet(d, &known, err);
-		if (ret == 0 || known || !d->ch || d->m->listener->once ||
-		    migration_check(d->m, NULL) < 0)
-			break;
-		send_away(d, err);
-		error_clear(err);
-	}
-	channel_listener_close(d->m->listener);
-	d->m->listener = NULL;
-	return ret;
 }
 
 struct realize {
@@ -197,26 +96,66 @@ static int get_stopped(struct destination *d, const struct record *rec, struct e
 	return 0;
 }
 
+/* RAM, over the connection on which the source has said that it comes. */
+static int get_ram(struct destination *d, const struct record *rec, struct error *err)
+{
+	if (d->multifd)
+		return error_set(err, -EPROTO, "stream", rec->device, "type",
+				 "pages on data connections only", "RAM");
+	/* Mapped for reading only. */
+	if (d->vm->memory.adopted)
+		return error_set(err, -EPROTO, "stream", rec->device, "type",
+				 "no pages of RAM that came by descriptor", "RAM");
+	return ram_load_record(d->ram, &d->ram->table, d->p, rec, err);
+}
+
+static int get_round(struct destination *d, const struct record *rec, struct error *err)
+{
+	if (!d->multifd)
+		return error_set(err, -EPROTO, "stream", rec->device, "type",
+				 "a round on data connections", "ROUND without any");
+	return multifd_load_round(d->multifd, rec, err);
+}
+
+static int get_ram_fd(struct destination *d, const struct record *rec, struct error *err)
+{
+	if (d->multifd)
+		return error_set(err, -EPROTO, "stream", rec->device, "type",
+				 "pages on data connections", "RAM_FD");
+	return receive_ram_fd(d->m, d->p, rec, err);
+}
+
+static int take_record(struct destination *d, const struct record *rec, struct error *err)
+{
+	switch (rec->type) {
+	case RECORD_RAM:
+		return get_ram(d, rec, err);
+	case RECORD_BLOCK:
+		return block_load_record(&d->block, d->p, rec, err);
+	case RECORD_ROUND:
+		return get_round(d, rec, err);
+	case RECORD_RAM_FD:
+		return get_ram_fd(d, rec, err);
+	default:
+		return get_stopped(d, rec, err);
+	}
+}
+
 /* Everything up to the STATE record, which is left in @rec. */
 static int receive_ram(struct destination *d, struct record *rec, struct error *err)
 {
 	int ret = ram_load_init(d->ram, d->m, &d->vm->memory, err);
 
+	ret = ret < 0 ? ret : destination_accept_channels(d, err);
 	migration_set_status(d->m, MIGRATION_ACTIVE);
 	while (ret == 0) {
-		ret = protocol_receive(d->p, rec, err);
+		ret = d->multifd ? multifd_load_wait(d->multifd, err) : 0;
+		ret = ret < 0 ? ret : protocol_receive(d->p, rec, err);
 		if (ret < 0 || rec->type == RECORD_STATE)
 			break;
-		if (rec->type == RECORD_RAM)
-			ret = ram_load_record(d->ram, d->p, rec, err);
-		else if (rec->type == RECORD_BLOCK)
-			ret = block_load_record(&d->block, d->p, rec, err);
-		else if (rec->type == RECORD_RAM_FD)
-			ret = receive_ram_fd(d->m, d->p, rec, err);
-		else
-			ret = get_stopped(d, rec, err);
+		ret = take_record(d, rec, err);
 	}
-	return ret;
+	return ret < 0 || !d->multifd ? ret : multifd_load_end(d->multifd, err);
 }
 
 static int verify_ram(struct destination *d, struct error *err)
@@ -293,6 +232,8 @@ static int run_guest(struct destination *d, struct error *err)
 /* Let go first: the source waits for it. Then say why. */
 static void give_up(struct destination *d, const struct error *err)
 {
+	multifd_load_free(d->multifd);
+	d->multifd = NULL;
 	if (d->claimed)
 		vm_yield(d->vm);
 	if (d->ch && protocol_fail(d->p, err))
@@ -302,7 +243,7 @@ static void give_up(struct destination *d, const struct error *err)
 static int receive_machine(struct destination *d, struct error *err)
 {
 	struct record rec;
-	int ret = meet_source(d, err);
+	int ret = destination_meet_source(d, err);
 
 	ret = ret < 0 ? ret : receive_machine_record(d->m, d->p, &rec, err);
 	ret = ret < 0 ? ret : build_machine(d, &rec, err);
@@ -325,7 +266,7 @@ static int destination_run(struct migration *m, struct error *err)
 	ret = ret < 0 ? ret : receive_machine(&d, err);
 	if (ret < 0)
 		give_up(&d, err);
-	close_channel(&d);
+	destination_close_channel(&d);
 	block_load_free(&d.block);
 	if (d.ram)
 		ram_load_free(d.ram);

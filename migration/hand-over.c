@@ -13,6 +13,7 @@
 
 #include "migration/messages.h"
 #include "migration/migration.h"
+#include "migration/multifd.h"
 #include "migration/protocol.h"
 
 /* A record of @type, message @m, with @fds beside it. */
@@ -33,7 +34,7 @@ static int say_with_fds(struct protocol *p, uint16_t type, struct message *m, co
 bool hand_over_possible(const struct migration *m, const struct channel *ch)
 {
 	return m->vm->memory.backing == MEMORY_SHARED && !m->params.send_ram && !m->params.mirror &&
-	       channel_carries_fds(ch);
+	       !multifd_wanted(m) && channel_carries_fds(ch);
 }
 
 int hand_over_ram(struct migration *m, struct protocol *p, struct error *err)

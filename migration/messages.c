@@ -129,6 +129,12 @@ void message_hello(struct message *m, const struct hello *hello)
 		message_u64(m, "ram-fd", hello->ram_fd);
 	if (hello->device_fds)
 		message_u64(m, "device-fds", hello->device_fds);
+	if (hello->channels)
+		message_u64(m, "channels", hello->channels);
+	if (hello->channels_max) {
+		message_u64(m, "channels-max", hello->channels_max);
+		message_string(m, "channels-token", hello->channels_token);
+	}
 }
 
 int message_get_hello(const struct record *rec, struct hello *hello, struct error *err)
@@ -149,6 +155,10 @@ int message_get_hello(const struct record *rec, struct hello *hello, struct erro
 	hello->mirror_disks = message_get_u64(fdt, "mirror-disks", 0);
 	hello->ram_fd = message_get_u64(fdt, "ram-fd", 0);
 	hello->device_fds = message_get_u64(fdt, "device-fds", 0);
+	hello->channels = message_get_u64(fdt, "channels", 0);
+	hello->channels_max = message_get_u64(fdt, "channels-max", 0);
+	message_get_string(fdt, "channels-token", hello->channels_token,
+			   sizeof(hello->channels_token));
 	return 0;
 }
 

@@ -5,9 +5,13 @@
  * strings. A reader ignores properties it does not know, so more can be added.
  *
  *   HELLO    version-min, version-max, machine, build, cpu, boot-id, ram-record-max,
- *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come),
- *            ram-fd, device-fds (optional, 1: it takes descriptors)
+ *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come);
+ *            of a destination: ram-fd, device-fds (optional, 1: it takes descriptors),
+ *            channels-max, channels-token (optional, multifd.h);
+ *            of a source that is going to open data connections: channels
  *   RAM_FD   size, in bytes; DEVICE_FD  device, fds (how many), note (for the device)
+ *   CHANNEL  token, number (from 0)
+ *   ROUND    round (from 1)
  *   ACCEPT   nothing
  *   STOPPED  run (1: the guest shall run on, 0: it was paused), ram-crc (optional),
  *            disk-crc-NAME of every disk that is mirrored (optional)
@@ -57,6 +61,10 @@ struct hello {
 	uint64_t mirror_disks; /* 1: the source is going to send its disks, too */
 	uint64_t ram_fd;       /* 1: the destination takes RAM_FD … */
 	uint64_t device_fds;   /* … and DEVICE_FD records */
+	/* Data connections, multifd.h: those the source opens, and the destination takes; 0: none.
+	 */
+	uint64_t channels, channels_max;
+	char channels_token[33];
 };
 
 /* This build on this host. */

@@ -14,6 +14,7 @@
 
 #define SECOND_NS	 1000000000ULL
 #define DEFAULT_DOWNTIME 300 /* ms */
+#define DEFAULT_CHANNELS 2   /* as in the public QMP schema; used with multifd only */
 
 static const char *const status_names[MIGRATION_STATUSES] = {
 	[MIGRATION_NONE] = "none",
@@ -122,6 +123,7 @@ struct migration *migration_get(struct vm *vm)
 	m->vm = vm;
 	m->params.downtime_limit = DEFAULT_DOWNTIME;
 	m->params.iovecs = IOV_MAX;
+	m->params.channels = DEFAULT_CHANNELS;
 	m->cancel_fd = -1;
 	m->realize = vm_realize;
 	pthread_mutex_init(&m->lock, NULL);
@@ -210,7 +212,7 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 	m->ended = ended;
 	m->cancelled = m->timed_out = m->over = false;
 	m->committing = m->handed_over = false;
-	m->channel = NULL;
+	memset(m->channels, 0, sizeof(m->channels));
 	error_clear(&m->error);
 	error_clear(&m->cancel_reason);
 	memset(&m->stats, 0, sizeof(m->stats));
@@ -244,8 +246,10 @@ int migration_cancel(struct migration *m, const struct error *reason, struct err
 			m->cancel_reason = *reason;
 		m->cancelled = true;
 		eventfd_write(m->cancel_fd, 1);
-		if (m->channel)
-			channel_shutdown(m->channel);
+		for (unsigned int i = 0; i <= CHANNELS_MAX; i++) {
+			if (m->channels[i])
+				channel_shutdown(m->channels[i]);
+		}
 	}
 	pthread_mutex_unlock(&m->lock);
 	if (ret == 0)
@@ -271,12 +275,13 @@ int migration_check(struct migration *m, struct error *err)
 	return ret;
 }
 
-int migration_set_channel(struct migration *m, struct channel *ch, struct error *err)
+int migration_set_channel(struct migration *m, unsigned int i, struct channel *ch,
+			  struct error *err)
 {
 	int ret = 0;
 
 	pthread_mutex_lock(&m->lock);
-	m->channel = ch;
+	m->channels[i] = ch;
 	if (ch && m->cancelled)
 		ret = cancelled_error(m, err);
 	pthread_mutex_unlock(&m->lock);
@@ -305,15 +310,23 @@ void migration_sleep(struct migration *m, uint64_t ns)
 		ppoll(&pfd, 1, &ts, NULL);
 }
 
-void migration_count(struct migration *m, const struct protocol *p)
+void migration_count(struct migration *m, struct protocol *p)
 {
-	struct stream_stats tx, rx;
+	struct migration_stats *s = &m->stats;
+	struct stream_stats tx, rx, now, *was = &p->counted;
 
 	stream_stats(&p->stream, &tx, &rx);
-	m->stats.bytes_xfer = tx.bytes_xfer + rx.bytes_xfer;
-	m->stats.bytes_referenced = tx.bytes_referenced + rx.bytes_referenced;
-	m->stats.bytes_copied = tx.bytes_copied + rx.bytes_copied;
-	m->stats.iovecs_queued = tx.iovecs_queued + rx.iovecs_queued;
-	m->stats.iovecs_sent = tx.iovecs_sent + rx.iovecs_sent;
-	m->stats.syscalls = tx.syscalls + rx.syscalls;
+	now = stream_stats_sum(&tx, &rx);
+	s->bytes_xfer += now.bytes_xfer - was->bytes_xfer;
+	if (p->kind == PROTOCOL_DATA)
+		s->multifd_bytes += now.bytes_xfer - was->bytes_xfer;
+	s->bytes_referenced += now.bytes_referenced - was->bytes_referenced;
+	s->bytes_copied += now.bytes_copied - was->bytes_copied;
+	s->iovecs_queued += now.iovecs_queued - was->iovecs_queued;
+	s->iovecs_sent += now.iovecs_sent - was->iovecs_sent;
+	s->syscalls += now.syscalls - was->syscalls;
+	s->zerocopy_bytes += now.zerocopy_bytes - was->zerocopy_bytes;
+	s->zerocopy_copied += now.zerocopy_copied - was->zerocopy_copied;
+	s->zerocopy_fallbacks += now.zerocopy_fallbacks - was->zerocopy_fallbacks;
+	*was = now;
 }

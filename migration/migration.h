@@ -21,6 +21,8 @@
 
 struct protocol;
 
+#define CHANNELS_MAX 64 /* data connections of one migration, multifd.h */
+
 /* As in the public QMP schema. */
 enum migration_status {
 	MIGRATION_NONE,
@@ -40,11 +42,14 @@ struct migration_params {
 	_Atomic uint64_t downtime_limit; /* ms */
 	_Atomic uint64_t timeout;	 /* s in all, 0: none */
 	_Atomic bool force;		 /* at the timeout switch over instead of giving up */
+	_Atomic int zero_copy;		 /* enum zerocopy_mode */
 	_Atomic int iovecs;		 /* of one system call, 1 to IOV_MAX */
 	_Atomic bool copy;		 /* copy guest memory before sending it, to compare */
 	_Atomic bool verify;		 /* checksum all RAM on both sides at switchover */
 	_Atomic bool mirror;		 /* of the next one: send the disks, too */
 	_Atomic bool send_ram;		 /* also where it could be handed over by descriptor */
+	_Atomic bool multifd;		 /* RAM goes over connections of its own, … */
+	_Atomic int channels;		 /* … so many, 1 to CHANNELS_MAX */
 	_Atomic int deadline_ms;	 /* of every step instead of the protocol's own, 0: those */
 };
 
@@ -60,6 +65,8 @@ struct migration_stats {
 	_Atomic uint64_t rounds;	       /* passes over RAM begun */
 	_Atomic uint64_t records;
 	_Atomic uint64_t bytes_xfer, bytes_referenced, bytes_copied;
+	_Atomic uint64_t multifd_bytes; /* of bytes_xfer, over data connections */
+	_Atomic uint64_t zerocopy_bytes, zerocopy_copied, zerocopy_fallbacks; /* channel.h */
 	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;
 	_Atomic uint64_t send_ns; /* time spent sending RAM */
 	/* These go up and down. */
@@ -95,11 +102,11 @@ struct migration {
 	pthread_t thread;
 	int cancel_fd; /* eventfd, readable once cancelled */
 	_Atomic bool cancelled, timed_out;
-	_Atomic bool over;    /* the thread has done all but end */
-	pthread_mutex_t lock; /* of the next three */
-	struct channel *channel;
-	bool committing;	    /* too late to cancel */
-	struct error cancel_reason; /* empty: a person's wish */
+	_Atomic bool over;			    /* the thread has done all but end */
+	pthread_mutex_t lock;			    /* of the next three */
+	struct channel *channels[1 + CHANNELS_MAX]; /* the conversation, data connections */
+	bool committing;			    /* too late to cancel */
+	struct error cancel_reason;		    /* empty: a person's wish */
 	struct loop_timer *timer;
 
 	int (*run)(struct migration *m, struct error *err);
@@ -143,16 +150,19 @@ int migration_cancel(struct migration *m, const struct error *reason, struct err
 
 /* ---- For the migration's thread ---- */
 
-/* @ch is what a cancel has to interrupt; NULL before it is closed. -ECANCELED after a cancel. */
-int migration_set_channel(struct migration *m, struct channel *ch, struct error *err);
+/* Connection number @i is what a cancel has to interrupt, too; NULL before it is closed. -ECANCELED
+ * after a cancel. */
+int migration_set_channel(struct migration *m, unsigned int i, struct channel *ch,
+			  struct error *err);
 /* 0, or -ECANCELED with the reason. */
 int migration_check(struct migration *m, struct error *err);
 /* From the return of 0 on it cannot be cancelled any more. */
 int migration_commit(struct migration *m, struct error *err);
 /* Sleep, but not longer than to a cancel. */
 void migration_sleep(struct migration *m, uint64_t ns);
-/* Put the costs of the stream into the figures. */
-void migration_count(struct migration *m, const struct protocol *p);
+/* Add to the figures what the stream of @p has cost since this was last called. Any thread, but one
+ * at a time for each stream. */
+void migration_count(struct migration *m, struct protocol *p);
 
 /* ---- By descriptor, on one host; the migration's thread ---- */
 

@@ -12,8 +12,9 @@
 #define BIT(n)	(1U << (n))
 #define LAST_MS 1000 /* for last words */
 #define SAME	-1
-#define LIVE	1
-#define FILE_	2
+#define LIVE	BIT(PROTOCOL_LIVE)
+#define FILE_	BIT(PROTOCOL_FILE)
+#define DATA	BIT(PROTOCOL_DATA)
 
 static const struct {
 	const char *name;
@@ -38,7 +39,7 @@ static const struct {
 /* What may be said, by whom, in which states, and where it leads. Nothing else is legal. */
 static const struct {
 	unsigned int from; /* states, a bit each */
-	unsigned int kind; /* LIVE, FILE_ or both */
+	unsigned int kind; /* of conversation, a bit each */
 	enum protocol_side side;
 	uint16_t type;
 	int to;
@@ -54,6 +55,7 @@ static const struct {
 	{ BIT(PROTOCOL_RAM) | BIT(PROTOCOL_STOPPED), LIVE | FILE_, SIDE_SOURCE, RECORD_RAM, SAME },
 	{ BIT(PROTOCOL_RAM) | BIT(PROTOCOL_STOPPED), LIVE, SIDE_SOURCE, RECORD_BLOCK, SAME },
 	{ BIT(PROTOCOL_RAM), LIVE, SIDE_SOURCE, RECORD_RAM_FD, SAME },
+	{ BIT(PROTOCOL_RAM) | BIT(PROTOCOL_STOPPED), LIVE, SIDE_SOURCE, RECORD_ROUND, SAME },
 	{ BIT(PROTOCOL_RAM), LIVE | FILE_, SIDE_SOURCE, RECORD_PROGRESS, SAME },
 	{ BIT(PROTOCOL_RAM), LIVE | FILE_, SIDE_SOURCE, RECORD_STOPPED, PROTOCOL_STOPPED },
 	{ BIT(PROTOCOL_STOPPED), LIVE | FILE_, SIDE_SOURCE, RECORD_STATE, PROTOCOL_LOADING },
@@ -63,12 +65,17 @@ static const struct {
 	{ BIT(PROTOCOL_COMMITTED), LIVE, SIDE_DESTINATION, RECORD_RUNNING, PROTOCOL_DONE },
 	{ BEFORE_COMMIT, LIVE, SIDE_SOURCE, RECORD_FAILED, PROTOCOL_REFUSED },
 	{ BEFORE_COMMIT, LIVE, SIDE_DESTINATION, RECORD_FAILED, PROTOCOL_REFUSED },
+	{ BIT(PROTOCOL_START), DATA, SIDE_SOURCE, RECORD_CHANNEL, PROTOCOL_RAM },
+	{ BIT(PROTOCOL_RAM), DATA, SIDE_SOURCE, RECORD_RAM, SAME },
+	{ BIT(PROTOCOL_RAM), DATA, SIDE_SOURCE, RECORD_ROUND, SAME },
+	{ BIT(PROTOCOL_RAM), DATA, SIDE_SOURCE, RECORD_END, PROTOCOL_DONE },
 };
 
-int protocol_next(enum protocol_state state, bool file, enum protocol_side side, uint16_t type)
+int protocol_next(enum protocol_state state, enum protocol_kind kind, enum protocol_side side,
+		  uint16_t type)
 {
 	for (size_t i = 0; i < sizeof(moves) / sizeof(moves[0]); i++) {
-		if ((moves[i].from & BIT(state)) && (moves[i].kind & (file ? FILE_ : LIVE)) &&
+		if ((moves[i].from & BIT(state)) && (moves[i].kind & BIT(kind)) &&
 		    moves[i].side == side && moves[i].type == type)
 			return moves[i].to == SAME ? (int)state : moves[i].to;
 	}
@@ -96,11 +103,12 @@ static void set_state(struct protocol *p, enum protocol_state state)
 	channel_set_timeout(p->channel, protocol_limit(p));
 }
 
-void protocol_init(struct protocol *p, struct channel *channel, enum protocol_side side, bool file)
+void protocol_init(struct protocol *p, struct channel *channel, enum protocol_side side,
+		   enum protocol_kind kind)
 {
 	memset(p, 0, sizeof(*p));
 	p->side = side;
-	p->file = file;
+	p->kind = kind;
 	p->channel = channel;
 	stream_init(&p->stream, channel);
 	record_writer_init(&p->writer, &p->stream);
@@ -120,14 +128,14 @@ void protocol_free(struct protocol *p)
 }
 
 /* "RAM or STOPPED": what @side may say in @state. */
-static void legal_names(enum protocol_state state, bool file, enum protocol_side side, char *buf,
-			size_t size)
+static void legal_names(enum protocol_state state, enum protocol_kind kind, enum protocol_side side,
+			char *buf, size_t size)
 {
 	size_t len = 0;
 
 	buf[0] = '\0';
 	for (uint16_t type = RECORD_HELLO; type <= RECORD_DEVICE_FD && len < size; type++) {
-		if (protocol_next(state, file, side, type) >= 0)
+		if (protocol_next(state, kind, side, type) >= 0)
 			len += (size_t)snprintf(buf + len, size - len, "%s%s", len ? " or " : "",
 						record_name(type));
 	}
@@ -138,11 +146,11 @@ static void legal_names(enum protocol_state state, bool file, enum protocol_side
 static int move(struct protocol *p, enum protocol_side side, uint16_t type, const char *device,
 		struct error *err)
 {
-	int next = protocol_next(p->state, p->file, side, type);
+	int next = protocol_next(p->state, p->kind, side, type);
 	char legal[128];
 
 	if (next < 0) {
-		legal_names(p->state, p->file, side, legal, sizeof(legal));
+		legal_names(p->state, p->kind, side, legal, sizeof(legal));
 		return error_set(err, -EPROTO, "protocol", device, protocol_state_name(p->state),
 				 legal, "%s", record_name(type));
 	}
@@ -178,7 +186,8 @@ int protocol_say(struct protocol *p, uint16_t type, const void *fdt, struct erro
 /* Whose records @p reads. Whoever reads a file hears the source. */
 static enum protocol_side speaker(const struct protocol *p)
 {
-	return p->file || p->side == SIDE_DESTINATION ? SIDE_SOURCE : SIDE_DESTINATION;
+	return p->kind != PROTOCOL_LIVE || p->side == SIDE_DESTINATION ? SIDE_SOURCE
+								       : SIDE_DESTINATION;
 }
 
 /* Nothing came where a record had to: say what was waited for, not what a parser missed. */
@@ -187,13 +196,13 @@ static int nothing_came(const struct protocol *p, int code, struct error *err)
 	int ms = p->deadline_ms ? p->deadline_ms : protocol_deadline(p->state);
 	char legal[128], got[96];
 
-	legal_names(p->state, p->file, speaker(p), legal, sizeof(legal));
+	legal_names(p->state, p->kind, speaker(p), legal, sizeof(legal));
 	if (code == -ETIMEDOUT)
 		snprintf(got, sizeof(got), "nothing within %d ms", ms);
 	else
 		snprintf(got, sizeof(got), "%s",
-			 p->file ? "the end of the file"
-				 : "the connection closed by the other side");
+			 p->kind == PROTOCOL_FILE ? "the end of the file"
+						  : "the connection closed by the other side");
 	if (err)
 		error_clear(err);
 	return error_set(err, code, "protocol", p->channel->name, protocol_state_name(p->state),
@@ -245,7 +254,8 @@ bool protocol_fail(struct protocol *p, const struct error *why)
 	struct error ignored = { 0 };
 	struct message m;
 
-	if (p->file || protocol_next(p->state, false, p->side, RECORD_FAILED) < 0 ||
+	if (p->kind != PROTOCOL_LIVE ||
+	    protocol_next(p->state, PROTOCOL_LIVE, p->side, RECORD_FAILED) < 0 ||
 	    stream_error(&p->stream))
 		return false;
 	p->deadline_ms = LAST_MS;
@@ -259,7 +269,8 @@ void protocol_explain(struct protocol *p, struct error *err)
 	struct error theirs = { 0 };
 	struct record rec;
 
-	if (p->file || (err->code != -EPIPE && err->code != -ECONNRESET))
+	if (p->kind != PROTOCOL_LIVE ||
+	    (err->code != -EPIPE && err->code != -ECONNRESET && err->code != -ENODATA))
 		return;
 	channel_set_timeout(p->channel, LAST_MS);
 	if (record_read(&p->reader, &rec, &theirs) == 0 &&
@@ -274,7 +285,7 @@ void protocol_linger(struct protocol *p)
 {
 	int64_t until = channel_now_ms() + LAST_MS;
 
-	if (p->file)
+	if (p->kind != PROTOCOL_LIVE)
 		return;
 	channel_set_timeout(p->channel, LAST_MS);
 	while (channel_now_ms() < until && stream_skip(&p->stream, 1 << 20) == 0)

@@ -16,7 +16,8 @@
  * be DEVICE_FD records before MACHINE, and one RAM_FD instead of all RAM records.
  *
  * A saved machine is what the source says, without waiting for answers: HELLO, MACHINE, STOPPED,
- * RAM …, STATE, END.
+ * RAM …, STATE, END. A data connection, of which there may be some (multifd.h), is CHANNEL, and for
+ * each round RAM … and ROUND, then END.
  *
  * Both sides walk through the same states; one table in protocol.c holds every legal move.
  */
@@ -38,6 +39,12 @@
 
 enum protocol_side { SIDE_SOURCE, SIDE_DESTINATION };
 
+enum protocol_kind {
+	PROTOCOL_LIVE, /* both sides talk */
+	PROTOCOL_FILE, /* a saved machine: nobody answers */
+	PROTOCOL_DATA, /* a data connection of a migration, multifd.h: nobody answers here */
+};
+
 enum protocol_state {
 	PROTOCOL_START,	    /* connected, or an empty file */
 	PROTOCOL_GREETED,   /* the destination has introduced itself */
@@ -57,16 +64,18 @@ enum protocol_state {
 struct protocol {
 	enum protocol_side side;
 	enum protocol_state state;
-	bool file;	 /* a saved machine: nobody answers */
+	enum protocol_kind kind;
 	int deadline_ms; /* for every step, instead of the table's; 0: the table's */
 	struct channel *channel;
 	struct stream stream;
 	struct record_writer writer;
 	struct record_reader reader;
+	struct stream_stats counted; /* migration_count(): what is in the figures already */
 };
 
 /* Begin a conversation on @channel, which stays the caller's and must outlive it. */
-void protocol_init(struct protocol *p, struct channel *channel, enum protocol_side side, bool file);
+void protocol_init(struct protocol *p, struct channel *channel, enum protocol_side side,
+		   enum protocol_kind kind);
 void protocol_free(struct protocol *p);
 /* Set another deadline for every step, in ms; 0: the protocol's own. */
 void protocol_set_deadline(struct protocol *p, int ms);
@@ -78,7 +87,8 @@ const char *protocol_state_name(enum protocol_state state);
 int protocol_deadline(enum protocol_state state);
 
 /* Where a record of @type said by @side leads; -EPROTO when it must not come in @state. */
-int protocol_next(enum protocol_state state, bool file, enum protocol_side side, uint16_t type);
+int protocol_next(enum protocol_state state, enum protocol_kind kind, enum protocol_side side,
+		  uint16_t type);
 
 /*
  * Queue a record; payload and flush are up to the caller, as for record_send. With @async the

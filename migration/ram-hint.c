@@ -112,7 +112,7 @@ int ram_hints_start(struct ram_save *s, struct error *err)
 void ram_hints_pass(struct ram_save *s, unsigned int i, uint64_t page)
 {
 	pthread_mutex_lock(&s->hint_lock);
-	s->begun[i] = page;
+	s->begun[i] = MAX(s->begun[i], page);
 	pthread_mutex_unlock(&s->hint_lock);
 }
 

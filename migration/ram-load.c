@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 
 #include "migration/crc32c.h"
 #include "migration/ram.h"
@@ -20,11 +21,11 @@ int ram_load_init(struct ram_load *l, struct migration *m, struct memory *mem, s
 	for (unsigned int i = 0; i < mem->n_regions; i++) {
 		uint64_t pages = mem->regions[i].size >> PAGE_SHIFT;
 
-		l->touched[i] = calloc((pages + WORD_BITS - 1) / WORD_BITS, sizeof(uint64_t));
+		l->touched[i] = calloc((pages + WORD_BITS - 1) / WORD_BITS, sizeof(*l->touched[i]));
 		if (!l->touched[i])
 			return error_set(err, -ENOMEM, "load", "RAM", "", "memory for a bitmap",
 					 "none");
-		memory_fetch_own(&mem->regions[i], 0, pages, l->touched[i]);
+		memory_fetch_own(&mem->regions[i], 0, pages, (uint64_t *)(uintptr_t)l->touched[i]);
 	}
 	m->stats.ram_total = mem->size;
 	return 0;
@@ -33,7 +34,7 @@ int ram_load_init(struct ram_load *l, struct migration *m, struct memory *mem, s
 void ram_load_free(struct ram_load *l)
 {
 	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
-		free(l->touched[i]);
+		free((void *)(uintptr_t)l->touched[i]);
 }
 
 static uint64_t run_bytes(const struct ram_run *run)
@@ -42,14 +43,14 @@ static uint64_t run_bytes(const struct ram_run *run)
 }
 
 /* Every run lies in RAM, and after the one before: so no page is named twice. */
-static int check_runs(const struct ram_load *l, const struct record *rec, unsigned int n,
-		      struct error *err)
+static int check_runs(const struct ram_load *l, const struct ram_table *t, const struct record *rec,
+		      unsigned int n, struct error *err)
 {
 	uint64_t end = 0;
 	char field[32];
 
 	for (unsigned int i = 0; i < n; i++) {
-		const struct ram_run *run = &l->runs[i];
+		const struct ram_run *run = &t->runs[i];
 
 		snprintf(field, sizeof(field), "run %u gpa", i);
 		if (!memory_hva(l->mem, run->gpa, run_bytes(run)))
@@ -91,28 +92,33 @@ static void load_zero(struct ram_load *l, const struct ram_run *run)
 	}
 }
 
+/* Threads that load write to words of the map that are theirs only if the source is honest. */
 static void touch(struct ram_load *l, const struct ram_run *run)
 {
 	uint64_t page;
 	unsigned int i = find_region(l, run, &page);
 
-	for (uint64_t end = page + run->pages; page < end; page++)
-		l->touched[i][page / WORD_BITS] |= 1ULL << (page % WORD_BITS);
+	for (uint64_t end = page + run->pages, bits; page < end; page += bits) {
+		bits = MIN(end - page, WORD_BITS - page % WORD_BITS);
+		atomic_fetch_or_explicit(&l->touched[i][page / WORD_BITS],
+					 (~0ULL >> (WORD_BITS - bits)) << (page % WORD_BITS),
+					 memory_order_relaxed);
+	}
 }
 
-int ram_load_record(struct ram_load *l, struct protocol *p, const struct record *rec,
-		    struct error *err)
+int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
+		    const struct record *rec, struct error *err)
 {
 	struct migration_stats *stats = &l->m->stats;
-	int n = ram_runs_decode(rec, l->runs, err);
+	int n = ram_runs_decode(rec, t->runs, err);
 	size_t n_iov = 0;
 	int ret;
 
-	ret = n < 0 ? n : check_runs(l, rec, (unsigned int)n, err);
+	ret = n < 0 ? n : check_runs(l, t, rec, (unsigned int)n, err);
 	if (ret < 0)
 		return ret;
 	for (int i = 0; i < n; i++) {
-		const struct ram_run *run = &l->runs[i];
+		const struct ram_run *run = &t->runs[i];
 
 		if (run->kind == RAM_ZERO) {
 			load_zero(l, run);
@@ -120,11 +126,11 @@ int ram_load_record(struct ram_load *l, struct protocol *p, const struct record 
 			continue;
 		}
 		touch(l, run);
-		l->iov[n_iov++] = (struct iovec){ memory_hva(l->mem, run->gpa, run_bytes(run)),
+		t->iov[n_iov++] = (struct iovec){ memory_hva(l->mem, run->gpa, run_bytes(run)),
 						  run_bytes(run) };
 		stats->pages_data += run->pages;
 	}
-	ret = stream_readv(&p->stream, l->iov, n_iov);
+	ret = stream_readv(&p->stream, t->iov, n_iov);
 	stats->records++;
 	migration_count(l->m, p);
 	return record_payload_result(&p->reader, rec, ret, err);

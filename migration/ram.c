@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/param.h>
 
+#include "migration/multifd.h"
 #include "migration/zero.h"
 
 /* As little as this may be left in the channel's buffer. */
@@ -35,9 +36,10 @@ int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, u
 	memset(s, 0, sizeof(*s));
 	s->vm = m->vm;
 	s->m = m;
-	s->p = p;
+	s->p = s->batch.p = p;
 	s->batch_max = MIN(batch_max, RAM_BATCH);
 	pthread_mutex_init(&s->hint_lock, NULL);
+	pthread_mutex_init(&s->limit_lock, NULL);
 	for (unsigned int i = 0; i < mem->n_regions; i++) {
 		s->bitmap[i] = calloc(region_words(&mem->regions[i]), sizeof(uint64_t));
 		if (!s->bitmap[i])
@@ -64,8 +66,10 @@ void ram_save_free(struct ram_save *s)
 {
 	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
 		free(s->bitmap[i]);
-	if (s->vm)
+	if (s->vm) {
 		pthread_mutex_destroy(&s->hint_lock);
+		pthread_mutex_destroy(&s->limit_lock);
+	}
 }
 
 int ram_save_fetch(struct ram_save *s, struct error *err)
@@ -109,58 +113,70 @@ uint64_t ram_save_remaining_ns(const struct ram_save *s)
 /* ---- Records ---- */
 
 /* Hand the record that was put together to the stream, and wait until the channel has it. */
-static int send_record(struct ram_save *s, struct error *err)
+static int send_record(struct ram_save *s, struct ram_batch *b, struct error *err)
 {
-	size_t len = ram_runs_encode(s->runs, s->n, s->wire);
-	int ret = protocol_send(s->p, RECORD_RAM, s->wire, len, s->payload, true, err);
+	size_t len = ram_runs_encode(b->runs, b->n, b->wire);
+	int ret = protocol_send(b->p, RECORD_RAM, b->wire, len, b->payload, true, err);
 
-	for (unsigned int i = 0; i < s->n && ret == 0; i++) {
-		const struct ram_run *run = &s->runs[i];
+	for (unsigned int i = 0; i < b->n && ret == 0; i++) {
+		const struct ram_run *run = &b->runs[i];
 		uint64_t bytes = (uint64_t)run->pages << PAGE_SHIFT;
 
 		if (run->kind == RAM_DATA)
-			stream_put_buffer_async(&s->p->stream,
-						memory_hva(&s->vm->memory, run->gpa, bytes), bytes);
+			stream_put_pages(&b->p->stream, memory_hva(&s->vm->memory, run->gpa, bytes),
+					 bytes);
 	}
-	return ret < 0 ? ret : protocol_flush(s->p, err);
+	return ret < 0 ? ret : protocol_flush(b->p, err);
 }
 
-static void count_record(struct ram_save *s)
+static void count_record(struct ram_save *s, struct ram_batch *b, uint64_t ns)
 {
 	struct migration_stats *stats = &s->m->stats;
 
-	stats->pages_data += s->payload >> PAGE_SHIFT;
-	stats->pages_zero += s->pages - (s->payload >> PAGE_SHIFT);
+	/* Several connections together are measured by multifd-save.c. */
+	if (b->payload && !s->multifd) {
+		bandwidth_add(&s->bandwidth, b->payload, ns);
+		stats->bandwidth = (uint64_t)bandwidth_get(&s->bandwidth);
+	}
+	b->sent_bytes += b->payload;
+	b->sent_ns += ns;
+	s->dirty -= b->pages;
+	stats->send_ns += ns;
+	stats->pages_data += b->payload >> PAGE_SHIFT;
+	stats->pages_zero += b->pages - (b->payload >> PAGE_SHIFT);
 	stats->records++;
 	stats->remaining = ram_save_remaining(s);
-	stats->bandwidth = (uint64_t)bandwidth_get(&s->bandwidth);
-	migration_count(s->m, s->p);
+	migration_count(s->m, b->p);
+}
+
+/* How long to wait before the record may go. All connections share the limit. */
+static uint64_t limit_wait(struct ram_save *s, const struct ram_batch *b)
+{
+	uint64_t wait;
+
+	pthread_mutex_lock(&s->limit_lock);
+	wait = rate_take(&s->limit, s->m->params.max_bandwidth,
+			 b->payload + b->n * RAM_RUN_WIRE + RECORD_HEADER, now_ns());
+	pthread_mutex_unlock(&s->limit_lock);
+	return wait;
 }
 
 /* Waiting for the rate limit counts as sending: the limit is then the bandwidth there is. */
-static int flush_record(struct ram_save *s, bool live, struct error *err)
+int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct error *err)
 {
-	uint64_t start = now_ns(), wait = 0, ns;
+	uint64_t start = now_ns();
 	int ret;
 
-	if (!s->n)
+	if (!b->n)
 		return 0;
-	if (live)
-		wait = rate_take(&s->limit, s->m->params.max_bandwidth,
-				 s->payload + s->n * RAM_RUN_WIRE + RECORD_HEADER, start);
-	migration_sleep(s->m, wait);
+	migration_sleep(s->m, live ? limit_wait(s, b) : 0);
 	ret = migration_check(s->m, err);
-	ret = ret < 0 ? ret : send_record(s, err);
+	ret = ret < 0 ? ret : send_record(s, b, err);
 	if (ret < 0)
 		return ret;
-	ns = now_ns() - start;
-	if (s->payload)
-		bandwidth_add(&s->bandwidth, s->payload, ns);
-	s->m->stats.send_ns += ns;
-	s->dirty -= s->pages;
-	count_record(s);
-	s->n = 0;
-	s->payload = s->pages = 0;
+	count_record(s, b, now_ns() - start);
+	b->n = 0;
+	b->payload = b->pages = 0;
 	return 0;
 }
 
@@ -173,29 +189,29 @@ static uint64_t batch_limit(const struct ram_save *s, bool live)
 }
 
 /* Add a page to the record, which has room. A run never leaves its region. */
-static void add_page(struct ram_save *s, const struct memory_region *region, uint64_t page,
+static void add_page(struct ram_batch *b, const struct memory_region *region, uint64_t page,
 		     enum ram_kind kind)
 {
-	struct ram_run *last = s->n ? &s->runs[s->n - 1] : NULL;
+	struct ram_run *last = b->n ? &b->runs[b->n - 1] : NULL;
 	uint64_t gpa = region->gpa + (page << PAGE_SHIFT);
 
 	if (last && page && last->kind == kind &&
 	    last->gpa + ((uint64_t)last->pages << PAGE_SHIFT) == gpa)
 		last->pages++;
 	else
-		s->runs[s->n++] = (struct ram_run){ gpa, 1, (uint8_t)kind };
-	s->pages++;
+		b->runs[b->n++] = (struct ram_run){ gpa, 1, (uint8_t)kind };
+	b->pages++;
 	if (kind == RAM_DATA)
-		s->payload += PAGE_SIZE;
+		b->payload += PAGE_SIZE;
 }
 
-static bool is_full(const struct ram_save *s, bool live)
+static bool is_full(const struct ram_save *s, const struct ram_batch *b, bool live)
 {
-	return s->n == RAM_RUNS_MAX || s->pages == RAM_BATCH_PAGES ||
-	       s->payload + PAGE_SIZE > batch_limit(s, live);
+	return b->n == RAM_RUNS_MAX || b->pages == RAM_BATCH_PAGES ||
+	       b->payload + PAGE_SIZE > batch_limit(s, live);
 }
 
-static bool round_is_over(const struct ram_save *s, bool live)
+bool ram_save_round_is_over(const struct ram_save *s, bool live)
 {
 	return live && s->m->timed_out && s->m->params.force;
 }
@@ -214,8 +230,8 @@ static uint64_t next_dirty(const uint64_t *bitmap, uint64_t page, uint64_t end)
 }
 
 /* Send the dirty pages [@page, @end) of region @i, whose bits in KVM's log are clear. */
-static int save_pages(struct ram_save *s, unsigned int i, uint64_t page, uint64_t end, bool live,
-		      struct error *err)
+static int save_pages(struct ram_save *s, struct ram_batch *b, unsigned int i, uint64_t page,
+		      uint64_t end, bool live, struct error *err)
 {
 	const struct memory_region *region = &s->vm->memory.regions[i];
 	uint64_t *bitmap = s->bitmap[i];
@@ -224,45 +240,52 @@ static int save_pages(struct ram_save *s, unsigned int i, uint64_t page, uint64_
 	     page = next_dirty(bitmap, page + 1, end)) {
 		bool zero;
 
-		if (is_full(s, live)) {
-			int ret = flush_record(s, live, err);
+		if (is_full(s, b, live)) {
+			int ret = ram_save_flush(s, b, live, err);
 
 			if (ret < 0)
 				return ret;
-			if (round_is_over(s, live))
+			if (ram_save_round_is_over(s, live))
 				return 0;
 		}
 		bitmap[page / WORD_BITS] &= ~(1ULL << (page % WORD_BITS));
 		zero = page_is_zero((const char *)region->hva + (page << PAGE_SHIFT));
-		add_page(s, region, page, zero ? RAM_ZERO : RAM_DATA);
+		add_page(b, region, page, zero ? RAM_ZERO : RAM_DATA);
 	}
 	return 0;
 }
 
 /*
- * One region, a piece at a time. A piece is cleared in KVM's log, which shows later writes again,
- * and then sent; the runs of a record may come from several pieces.
+ * A piece is cleared in KVM's log, which shows later writes again, and then sent; the runs of a
+ * record may come from several pieces.
  */
-static int save_region(struct ram_save *s, unsigned int i, bool live, struct error *err)
+int ram_save_piece(struct ram_save *s, struct ram_batch *b, unsigned int i, uint64_t first,
+		   uint64_t n, bool live, struct error *err)
 {
 	struct memory_region *region = &s->vm->memory.regions[i];
-	uint64_t pages = region_pages(region);
-	uint64_t piece = s->hinting ? RAM_HINT_PAGES : RAM_CLEAR_PAGES;
+	int ret = 0;
 
-	for (uint64_t first = 0; first < pages && !round_is_over(s, live); first += piece) {
-		uint64_t n = MIN(piece, pages - first);
-		int ret = 0;
-
+	if (s->hinting)
 		ram_hints_pass(s, i, first + n);
-		if (next_dirty(s->bitmap[i], first, first + n) == first + n)
-			continue;
-		if (live)
-			ret = dirty_log_clear(s->vm, region, first, n, s->bitmap[i], err);
-		ret = ret < 0 ? ret : save_pages(s, i, first, first + n, live, err);
-		if (ret < 0)
-			return ret;
+	if (next_dirty(s->bitmap[i], first, first + n) == first + n)
+		return 0;
+	if (live)
+		ret = dirty_log_clear(s->vm, region, first, n, s->bitmap[i], err);
+	return ret < 0 ? ret : save_pages(s, b, i, first, first + n, live, err);
+}
+
+static int save_region(struct ram_save *s, unsigned int i, bool live, struct error *err)
+{
+	uint64_t pages = region_pages(&s->vm->memory.regions[i]);
+	uint64_t piece = s->hinting ? RAM_HINT_PAGES : RAM_CLEAR_PAGES;
+	int ret = 0;
+
+	for (uint64_t first = 0; first < pages && ret == 0; first += piece) {
+		if (ram_save_round_is_over(s, live))
+			break;
+		ret = ram_save_piece(s, &s->batch, i, first, MIN(piece, pages - first), live, err);
 	}
-	return 0;
+	return ret;
 }
 
 int ram_save_round(struct ram_save *s, bool live, struct error *err)
@@ -272,18 +295,23 @@ int ram_save_round(struct ram_save *s, bool live, struct error *err)
 	s->m->stats.rounds++;
 	for (unsigned int i = 0; i < s->vm->memory.n_regions && ret == 0; i++)
 		ret = save_region(s, i, live, err);
-	return ret < 0 ? ret : flush_record(s, live, err);
+	return ret < 0 ? ret : ram_save_flush(s, &s->batch, live, err);
+}
+
+static uint64_t pending_bytes(struct ram_save *s)
+{
+	return channel_pending(s->p->channel) + (s->multifd ? multifd_save_pending(s->multifd) : 0);
 }
 
 int ram_save_settle(struct ram_save *s, struct error *err)
 {
 	uint64_t start = now_ns(), moved = start, now = start;
-	uint64_t pending = channel_pending(s->p->channel), before = pending;
+	uint64_t pending = pending_bytes(s), before = pending;
 	int ret = 0;
 
-	while (pending > SETTLED && ret == 0 && !round_is_over(s, true)) {
+	while (pending > SETTLED && ret == 0 && !ram_save_round_is_over(s, true)) {
 		migration_sleep(s->m, SETTLE_NS);
-		pending = channel_pending(s->p->channel);
+		pending = pending_bytes(s);
 		now = now_ns();
 		if (pending != before)
 			moved = now;

@@ -25,14 +25,28 @@
 /* … and while hints come in smaller ones, since those for a piece that was begun are too late. */
 #define RAM_HINT_PAGES 256UL
 
+/* The record being put together for one connection. */
+struct ram_batch {
+	struct protocol *p;
+	unsigned int n;
+	uint64_t payload; /* bytes */
+	uint64_t pages;	  /* of all runs */
+	uint64_t sent_bytes,
+		sent_ns; /* of payload by records sent so far, and how long that took */
+	uint8_t wire[RAM_RUNS_MAX * RAM_RUN_WIRE];
+	struct ram_run runs[RAM_RUNS_MAX];
+};
+
 struct ram_save {
 	struct vm *vm;
 	struct migration *m;
 	struct protocol *p;
-	uint64_t batch_max; /* bytes of payload the other side takes in one record */
+	struct multifd_save *multifd; /* sends instead; NULL: all goes over one connection */
+	uint64_t batch_max;	      /* bytes of payload the other side takes in one record */
 	uint64_t *bitmap[MEMORY_MAX_REGIONS]; /* pages still to send */
 	_Atomic uint64_t dirty;		      /* … their number */
 	uint64_t fetched_ns;		      /* when the dirty log was read last */
+	pthread_mutex_t limit_lock;	      /* a leaf */
 	struct rate_limit limit;
 	struct bandwidth bandwidth;
 
@@ -44,12 +58,7 @@ struct ram_save {
 	bool hinted;			    /* devices have to hear of the end */
 	uint64_t begun[MEMORY_MAX_REGIONS]; /* pages that the round has begun with */
 
-	/* The record being put together. */
-	unsigned int n;
-	uint64_t payload; /* bytes */
-	uint64_t pages;	  /* of all runs */
-	struct ram_run runs[RAM_RUNS_MAX];
-	uint8_t wire[RAM_RUNS_MAX * RAM_RUN_WIRE];
+	struct ram_batch batch;
 };
 
 /* Get ready; all pages are to be sent. About 20 KiB: lives on the heap. The dirty log, if the
@@ -89,22 +98,39 @@ int ram_save_settle(struct ram_save *s, struct error *err);
 uint64_t ram_save_remaining(const struct ram_save *s);
 uint64_t ram_save_remaining_ns(const struct ram_save *s);
 
+/*
+ * For multifd-save.c, whose threads send pieces of a round each by a batch of their own: the dirty
+ * pages [@first, @first + @n) of region @i, multiples of 64 as for dirty_log_clear(); and what the
+ * batch still holds.
+ */
+int ram_save_piece(struct ram_save *s, struct ram_batch *b, unsigned int i, uint64_t first,
+		   uint64_t n, bool live, struct error *err);
+int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct error *err);
+/* The time is up, and a round with the guest running is not worth going on with. */
+bool ram_save_round_is_over(const struct ram_save *s, bool live);
+
 /* The receiving side. */
+/* Room for the table of one record, for each thread that loads. */
+struct ram_table {
+	struct ram_run runs[RAM_RUNS_MAX];
+	struct iovec iov[RAM_RUNS_MAX];
+};
+
 struct ram_load {
 	struct memory *mem;
 	struct migration *m;
-	uint64_t *touched[MEMORY_MAX_REGIONS]; /* pages that may hold something */
-	struct ram_run runs[RAM_RUNS_MAX];
-	struct iovec iov[RAM_RUNS_MAX];
+	_Atomic uint64_t *touched[MEMORY_MAX_REGIONS]; /* pages that may hold something */
+	struct ram_table table;
 };
 
 /* @mem is fresh: what our own log does not show as written reads as zero. */
 int ram_load_init(struct ram_load *l, struct migration *m, struct memory *mem, struct error *err);
 void ram_load_free(struct ram_load *l);
 
-/* Put RAM record @rec in its place. All of it is checked before anything is written. */
-int ram_load_record(struct ram_load *l, struct protocol *p, const struct record *rec,
-		    struct error *err);
+/* Put RAM record @rec in its place. All of it is checked before anything is written. Any thread,
+ * with a @p and a @t of its own. */
+int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
+		    const struct record *rec, struct error *err);
 
 /* CRC32C of all RAM in the order of gpa. */
 uint32_t ram_checksum(const struct memory *mem);

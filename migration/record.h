@@ -60,6 +60,8 @@ enum record_type {
 	RECORD_END = 12,      /* last record of a file */
 	RECORD_PROGRESS = 13, /* optional, may be skipped */
 	RECORD_BLOCK = 14,    /* metadata: block-runs.h, payload: parts of a disk */
+	RECORD_CHANNEL = 15,  /* first record of a data connection, multifd.h */
+	RECORD_ROUND = 16,    /* a round over RAM is complete */
 	RECORD_RAM_FD = 20,   /* all of RAM, as a descriptor beside it */
 	RECORD_DEVICE_FD = 21 /* what a device has open, likewise */
 };

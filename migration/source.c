@@ -14,6 +14,7 @@
 #include <time.h>
 #include <sys/param.h>
 
+#include "migration/multifd.h"
 #include "vmm/command.h"
 #include "vmm/successor.h"
 
@@ -38,21 +39,26 @@ int source_open(struct source *s, struct migration *m, const char *uri, struct e
 			      m->cancel_fd, &s->ch, err);
 	if (ret < 0)
 		return ret;
-	protocol_init(s->p, s->ch, SIDE_SOURCE, m->file);
+	protocol_init(s->p, s->ch, SIDE_SOURCE, m->file ? PROTOCOL_FILE : PROTOCOL_LIVE);
 	protocol_set_deadline(s->p, m->params.deadline_ms);
 	stream_set_iov_max(&s->p->stream, m->params.iovecs);
 	stream_set_copy_all(&s->p->stream, m->params.copy);
-	return migration_set_channel(m, s->ch, err);
+	if (!m->file && !multifd_wanted(m))
+		ret = channel_set_zerocopy(s->ch, (enum zerocopy_mode)m->params.zero_copy, err);
+	return ret < 0 ? ret : migration_set_channel(m, 0, s->ch, err);
 }
 
 int source_close(struct source *s)
 {
 	struct channel *ch = s->ch;
 
+	multifd_save_free(s->multifd);
+	s->multifd = NULL;
 	if (!ch)
 		return 0;
+	channel_reap_zerocopy(ch);
 	migration_count(s->m, s->p);
-	migration_set_channel(s->m, NULL, NULL);
+	migration_set_channel(s->m, 0, NULL, NULL);
 	protocol_free(s->p);
 	s->ch = NULL;
 	return channel_close(ch);
@@ -90,9 +96,11 @@ static int negotiate(struct source *s, struct error *err)
 
 	hello_local(&s->ours);
 	s->ours.mirror_disks = s->m->params.mirror;
+	s->ours.channels = multifd_wanted(s->m);
 	ret = protocol_expect(s->p, RECORD_HELLO, &rec, err);
 	ret = ret < 0 ? ret : message_get_hello(&rec, &s->theirs, err);
 	ret = ret < 0 ? ret : hello_agree(&s->ours, &s->theirs, "destination", &version, err);
+	ret = ret < 0 ? ret : multifd_check(s->m, s->theirs.channels_max, err);
 	ret = ret < 0 ? ret : source_introduce(s, err);
 	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_ACCEPT, &rec, err);
 	s->m->stats.setup_ns = now_ns() - s->m->stats.started_ns;
@@ -120,7 +128,10 @@ static int send_round(struct source *s, bool live, struct error *err)
 {
 	int ret = block_save_round(&s->block, live, err);
 
-	return ret < 0 ? ret : ram_save_round(s->ram, live, err);
+	if (ret < 0)
+		return ret;
+	return s->multifd ? multifd_save_round(s->multifd, live, err)
+			  : ram_save_round(s->ram, live, err);
 }
 
 /* Rounds over RAM and mirrored disks, the guest running; or all of RAM by one descriptor. */
@@ -138,6 +149,10 @@ static int send_ram(struct source *s, struct error *err)
 	if (ret == 0 && s->ours.mirror_disks)
 		ret = block_save_init(&s->block, s->m, s->p, s->ram, s->theirs.block_record_max,
 				      err);
+	if (ret == 0 && s->ours.channels)
+		ret = multifd_save_open(&s->multifd, s->ram, s->m->uri,
+					(unsigned int)s->ours.channels, s->theirs.channels_token,
+					err);
 	if (ret < 0)
 		return ret;
 	migration_set_status(s->m, MIGRATION_ACTIVE);
@@ -219,6 +234,8 @@ static int send_rest(struct source *s, struct error *err)
 	ret = ret < 0 || s->by_fd ? ret : ram_save_fetch(s->ram, err);
 	block_save_fetch(&s->block);
 	ret = ret < 0 || s->by_fd ? ret : send_round(s, false, err);
+	if (ret == 0 && s->multifd)
+		ret = multifd_save_end(s->multifd, err);
 	if (ret == 0) {
 		vm_yield(s->vm);
 		s->yielded = true;
@@ -244,30 +261,6 @@ static int commit(struct source *s, struct error *err)
 	return ret;
 }
 
-/*
- * From the last guest instruction here to the first there. Both times are of one clock when both
- * sides run on one kernel; as copies of a machine share their boot id too, COMMIT must also have
- * arrived between being sent and being answered. Else its way is taken to be half the round trip.
- */
-static void measure_blackout(struct source *s, const void *fdt)
-{
-	struct migration_stats *stats = &s->m->stats;
-	uint64_t now = now_ns(), there = message_get_u64(fdt, "commit-ns", 0);
-	uint64_t resumed = message_get_u64(fdt, "resumed-ns", 0), trip = now - s->committed_ns;
-
-	if (s->before != VM_RUNNING)
-		return;
-	if (s->ours.boot_id[0] && strcmp(s->ours.boot_id, s->theirs.boot_id) == 0 &&
-	    there <= trip && resumed <= now && resumed >= s->committed_ns + there) {
-		stats->blackout_method = "clock";
-		stats->blackout_ns = resumed - s->vm->paused_at;
-		return;
-	}
-	there = MIN(there, trip);
-	stats->blackout_method = "round-trip";
-	stats->blackout_ns = s->committed_ns - s->vm->paused_at + there + (trip - there) / 2;
-}
-
 static int wait_running(struct source *s, struct error *err)
 {
 	struct record rec;
@@ -278,7 +271,7 @@ static int wait_running(struct source *s, struct error *err)
 		fdt = message_open(&rec, err);
 	if (!fdt)
 		return -EPROTO;
-	measure_blackout(s, fdt);
+	source_measure_blackout(s, fdt);
 	return vm_set_state(s->vm, VM_POSTMIGRATE, err);
 }
 
@@ -394,5 +387,8 @@ int source_start(struct vm *vm, const char *uri, struct error *err)
 	if (file && m->params.mirror)
 		return error_set(err, -EINVAL, "migrate", uri, "blk",
 				 "a destination to mirror disks to", "a file");
+	if (multifd_wanted(m) && !channel_is_many(uri))
+		return error_set(err, -EINVAL, "migrate", uri, "channels",
+				 "tcp or unix, for several connections", "one connection");
 	return migration_start(m, uri, false, file ? snapshot_run : source_run, source_ended, err);
 }

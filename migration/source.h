@@ -15,6 +15,7 @@ struct source {
 	struct channel *ch;
 	struct protocol *p;
 	struct ram_save *ram;
+	struct multifd_save *multifd; /* NULL: RAM goes over the one connection */
 	struct block_save block;
 	struct hello ours, theirs;
 	enum vm_state before; /* of the guest when it was paused */
@@ -37,6 +38,8 @@ int source_introduce(struct source *s, struct error *err);
 int source_pause(struct source *s, bool checksum, struct error *err);
 /* Send the state tree, with everything queued before it. */
 int source_send_state(struct source *s, const void *state, struct error *err);
+/* RUNNING has come, with tree @fdt: put the blackout into the figures. */
+void source_measure_blackout(struct source *s, const void *fdt);
 /* Let the guest go on as before. */
 int source_resume(struct source *s, struct error *err);
 

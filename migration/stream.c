@@ -38,6 +38,7 @@ void stream_init(struct stream *s, struct channel *channel)
 	memset(s, 0, sizeof(*s));
 	s->channel = channel;
 	s->iov_max = IOV_MAX;
+	s->tx.pages = IOV_MAX;
 }
 
 int stream_set_iov_max(struct stream *s, int n)
@@ -76,13 +77,17 @@ int stream_flush(struct stream *s)
 	if (s->tx.error || !s->tx.iovcnt)
 		return s->tx.error;
 	count(&s->tx.count.iovecs_sent, s->tx.iovcnt);
-	if (ops->writev_buffer) {
+	if (ops->writev_pages && s->tx.pages < s->tx.iovcnt) {
+		count(&s->tx.count.flushes, 1);
+		ret = ops->writev_pages(s->channel, s->tx.iov, (int)s->tx.iovcnt, (int)s->tx.pages);
+	} else if (ops->writev_buffer) {
 		count(&s->tx.count.flushes, 1);
 		ret = ops->writev_buffer(s->channel, s->tx.iov, (int)s->tx.iovcnt);
 	} else {
 		ret = put_each(s);
 	}
 	s->tx.iovcnt = 0;
+	s->tx.pages = IOV_MAX;
 	s->tx.batch_used = 0;
 	if (ret < 0)
 		s->tx.error = (int)ret;
@@ -143,6 +148,16 @@ void stream_put_buffer_async(struct stream *s, const void *buf, size_t len)
 		return;
 	queue(s, buf, len);
 	count(&s->tx.count.bytes_referenced, len);
+}
+
+void stream_put_pages(struct stream *s, const void *buf, size_t len)
+{
+	uint32_t before = s->tx.iovcnt;
+
+	stream_put_buffer_async(s, buf, len);
+	/* After a flush on the way all that is queued is this. */
+	if (s->tx.pages == IOV_MAX && !s->copy_all && s->tx.iovcnt)
+		s->tx.pages = s->tx.iovcnt <= before ? s->tx.iovcnt - 1 : before;
 }
 
 void stream_put_byte(struct stream *s, uint8_t v)
@@ -278,6 +293,13 @@ int stream_get_be64(struct stream *s, uint64_t *v)
 	return ret;
 }
 
+int stream_wait(struct stream *s, int wake_fd, int ms)
+{
+	if (s->rx.pos < s->rx.len || s->rx.error || !s->channel->ops->wait)
+		return 0;
+	return s->channel->ops->wait(s->channel, wake_fd, ms);
+}
+
 /* Drop @n transferred bytes from the front of @iov[*first .. cnt). */
 static void advance(struct iovec *iov, uint32_t *first, size_t n)
 {
@@ -363,28 +385,4 @@ int stream_skip(struct stream *s, uint64_t len)
 uint64_t stream_get_position(const struct stream *s)
 {
 	return counted(&s->rx.count.bytes_referenced) + counted(&s->rx.count.bytes_copied);
-}
-
-/* ---- Counters ---- */
-
-static void read_counters(const struct stream_counters *c, const _Atomic uint64_t *syscalls,
-			  struct stream_stats *stats)
-{
-	*stats = (struct stream_stats){
-		.bytes_referenced = counted(&c->bytes_referenced),
-		.bytes_copied = counted(&c->bytes_copied),
-		.iovecs_queued = counted(&c->iovecs_queued),
-		.iovecs_sent = counted(&c->iovecs_sent),
-		.flushes = counted(&c->flushes),
-		.syscalls = counted(syscalls),
-	};
-	stats->bytes_xfer = stats->bytes_referenced + stats->bytes_copied;
-}
-
-void stream_stats(const struct stream *s, struct stream_stats *tx, struct stream_stats *rx)
-{
-	if (tx)
-		read_counters(&s->tx.count, &s->channel->writes, tx);
-	if (rx)
-		read_counters(&s->rx.count, &s->channel->reads, rx);
 }

@@ -40,6 +40,7 @@ struct stream_stats {
 	uint64_t iovecs_sent;	   /* iovecs handed to the channel, after coalescing */
 	uint64_t flushes;	   /* calls of the channel's vector or buffer operations */
 	uint64_t syscalls;	   /* system calls the channel made for them */
+	uint64_t zerocopy_bytes, zerocopy_copied, zerocopy_fallbacks; /* channel.h */
 };
 
 /* The same, written by one thread and read by any. */
@@ -55,6 +56,7 @@ struct stream {
 	struct {
 		int error; /* sticky: the first negative errno */
 		uint32_t iovcnt;
+		uint32_t pages; /* iov[pages..iovcnt) are guest RAM, if any are */
 		size_t batch_used;
 		struct stream_counters count;
 		struct iovec iov[IOV_MAX];
@@ -97,6 +99,13 @@ void stream_put_buffer(struct stream *s, const void *buf, size_t len);
  */
 void stream_put_buffer_async(struct stream *s, const void *buf, size_t len);
 
+/*
+ * The same for guest RAM, which the channel may read until long after the flush (MSG_ZEROCOPY): it
+ * stays mapped, and whoever writes to it has it sent again. Nothing else may follow in the same
+ * flush.
+ */
+void stream_put_pages(struct stream *s, const void *buf, size_t len);
+
 /* Send everything queued by one writev_buffer. Returns 0 or the stream's error. */
 int stream_flush(struct stream *s);
 
@@ -136,5 +145,13 @@ uint64_t stream_get_position(const struct stream *s);
 /* Copy the counters of both directions; either may be NULL. Any thread, while the channel is open.
  */
 void stream_stats(const struct stream *s, struct stream_stats *tx, struct stream_stats *rx);
+struct stream_stats stream_stats_sum(const struct stream_stats *a, const struct stream_stats *b);
+
+/*
+ * Wait until there is something to read, or the end, for @ms at most (negative: for ever). 0,
+ * -ETIMEDOUT, or -ECANCELED when @wake_fd (-1: none) became readable. Unlike a read that fails, it
+ * leaves the stream as it was. Channels that cannot wait have always something.
+ */
+int stream_wait(struct stream *s, int wake_fd, int ms);
 
 #endif

@@ -182,6 +182,13 @@ static void print_costs(FILE *out, const json_t *info)
 	if (calls > 0)
 		fprintf(out, ", %s each", human((referenced + copied) / calls, b, sizeof(b)));
 	fputc('\n', out);
+	if (number(info, "x-ferry", "zero-copy-bytes") +
+		    number(info, "x-ferry", "zero-copy-fallbacks") >
+	    0)
+		fprintf(out, "  zero copy     %s, of which the kernel copied %s; %.0f fallbacks\n",
+			human(number(info, "x-ferry", "zero-copy-bytes"), a, sizeof(a)),
+			human(number(info, "x-ferry", "zero-copy-copied"), b, sizeof(b)),
+			number(info, "x-ferry", "zero-copy-fallbacks"));
 }
 
 void watch_report(FILE *out, const json_t *info)

@@ -2,24 +2,26 @@
 /*
  * What the kernel alone needs, for comparison.
  *
- *	bare receive BYTES RAM RECORD		prints the port it listens at, then its costs
- *	bare send PORT BYTES RAM RECORD		sends, and prints its costs
+ *	bare receive BYTES RAM RECORD N		prints the port it listens at, then its costs
+ *	bare send PORT BYTES RAM RECORD N		sends, and prints its costs
  *	bare touch RAM				writes so much memory and ends
  *	bare start COMMAND…			prints the ns from exec to the first byte COMMAND
  *says
  *
- * The pair moves BYTES over a TCP connection as a migration does that has nothing to think about:
- * the sender's memory of RAM bytes is full and goes out by one sendmsg for each RECORD bytes; the
- * receiver's is untouched, and one recvmsg reads as much directly into it. Socket options and
- *buffer sizes are those of migration/channel-socket.c. Costs are printed as "ns=… cpu_ns=…
- *syscalls=…".
+ * The pair moves BYTES over N TCP connections, a thread each, as a migration does that has nothing
+ *to think about: the sender's memory of RAM bytes is full and goes out by one sendmsg for each
+ *RECORD bytes; the receiver's is untouched, and one recvmsg reads as much directly into it. Socket
+ *options and buffer sizes are those of migration/channel-socket.c. Costs are printed as "ns=…
+ *cpu_ns=… syscalls=…".
  */
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +35,7 @@
 #include <unistd.h>
 
 #define SECOND_NS 1000000000ULL
+#define LINES_MAX 64
 
 struct costs {
 	uint64_t ns, cpu_ns, syscalls;
@@ -69,6 +72,15 @@ static uint64_t number(const char *text)
 	return n;
 }
 
+static unsigned int lines_of(const char *text)
+{
+	uint64_t n = number(text);
+
+	if (n < 1 || n > LINES_MAX)
+		errx(2, "%s: 1 to %d connections", text, LINES_MAX);
+	return (unsigned int)n;
+}
+
 /* Memory like a guest's: anonymous, private, huge pages wanted. */
 static uint8_t *make_ram(uint64_t size)
 {
@@ -103,63 +115,100 @@ static struct iovec piece(uint8_t *ram, uint64_t size, uint64_t done, uint64_t l
 	return (struct iovec){ ram + at, MIN(len, size - at) };
 }
 
-static void receive(uint64_t bytes, uint64_t size, uint64_t record)
+/* One of the connections, which moves its share of the bytes from or to its share of the memory. */
+struct line {
+	pthread_t thread;
+	int fd;
+	bool sends;
+	uint8_t *ram;
+	uint64_t bytes, size, record, syscalls;
+};
+
+static void *move(void *opaque)
+{
+	struct line *l = opaque;
+
+	for (uint64_t done = 0; done < l->bytes; l->syscalls++) {
+		struct iovec iov = piece(l->ram, l->size, done, MIN(l->record, l->bytes - done));
+		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+		ssize_t n = l->sends ? sendmsg(l->fd, &msg, MSG_NOSIGNAL)
+				     : recvmsg(l->fd, &msg, MSG_WAITALL);
+
+		if (n <= 0)
+			err(1, l->sends ? "sendmsg" : "recvmsg");
+		done += (uint64_t)n;
+	}
+	return NULL;
+}
+
+/* All of @bytes over @n connections, a thread each, with memory @ram of @size; adds the calls. */
+static void move_all(struct line *lines, unsigned int n, uint8_t *ram, uint64_t bytes,
+		     uint64_t size, uint64_t record, struct costs *costs)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		struct line *l = &lines[i];
+
+		l->bytes = bytes / n + (i ? 0 : bytes % n);
+		l->size = size / n;
+		l->ram = ram + i * l->size;
+		l->record = record;
+		if (pthread_create(&l->thread, NULL, move, l) != 0)
+			errx(1, "no thread");
+	}
+	for (unsigned int i = 0; i < n; i++) {
+		pthread_join(lines[i].thread, NULL);
+		costs->syscalls += lines[i].syscalls;
+	}
+}
+
+static void receive(uint64_t bytes, uint64_t size, uint64_t record, unsigned int n)
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET };
 	socklen_t len = sizeof(addr);
 	uint8_t *ram = make_ram(size);
-	int listener = make_socket(), fd;
+	struct line lines[LINES_MAX] = { 0 };
+	int listener = make_socket();
 	struct costs costs;
 
 	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (bind(listener, (struct sockaddr *)&addr, len) < 0 || listen(listener, 1) < 0 ||
+	if (bind(listener, (struct sockaddr *)&addr, len) < 0 || listen(listener, LINES_MAX) < 0 ||
 	    getsockname(listener, (struct sockaddr *)&addr, &len) < 0)
 		err(1, "listen");
 	printf("port=%u\n", ntohs(addr.sin_port));
 	fflush(stdout);
-	fd = accept(listener, NULL, NULL);
-	if (fd < 0)
-		err(1, "accept");
-	no_delay(fd);
-	costs_begin(&costs);
-	for (uint64_t done = 0; done < bytes; costs.syscalls++) {
-		struct iovec iov = piece(ram, size, done, MIN(record, bytes - done));
-		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-		ssize_t n = recvmsg(fd, &msg, MSG_WAITALL);
-
-		if (n <= 0)
-			err(1, "recvmsg");
-		done += (uint64_t)n;
+	for (unsigned int i = 0; i < n; i++) {
+		lines[i].fd = accept(listener, NULL, NULL);
+		if (lines[i].fd < 0)
+			err(1, "accept");
+		no_delay(lines[i].fd);
 	}
-	if (write(fd, "", 1) != 1)
+	costs_begin(&costs);
+	move_all(lines, n, ram, bytes, size, record, &costs);
+	if (write(lines[0].fd, "", 1) != 1)
 		err(1, "write");
 	costs_print(&costs);
 }
 
-static void send_all(uint16_t port, uint64_t bytes, uint64_t size, uint64_t record)
+static void send_all(uint16_t port, uint64_t bytes, uint64_t size, uint64_t record, unsigned int n)
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct line lines[LINES_MAX] = { 0 };
 	uint8_t *ram = make_ram(size);
-	int fd = make_socket();
 	struct costs costs;
 	char ack;
 
 	memset(ram, 0x5a, size);
 	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	costs_begin(&costs);
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		err(1, "connect");
-	no_delay(fd);
-	for (uint64_t done = 0; done < bytes; costs.syscalls++) {
-		struct iovec iov = piece(ram, size, done, MIN(record, bytes - done));
-		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-		ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL);
-
-		if (n < 0)
-			err(1, "sendmsg");
-		done += (uint64_t)n;
+	for (unsigned int i = 0; i < n; i++) {
+		lines[i].fd = make_socket();
+		lines[i].sends = true;
+		if (connect(lines[i].fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+			err(1, "connect");
+		no_delay(lines[i].fd);
 	}
-	if (read(fd, &ack, 1) != 1)
+	move_all(lines, n, ram, bytes, size, record, &costs);
+	if (read(lines[0].fd, &ack, 1) != 1)
 		err(1, "read");
 	costs_print(&costs);
 }
@@ -192,11 +241,11 @@ static void start(char **command)
 
 int main(int argc, char **argv)
 {
-	if (argc == 5 && !strcmp(argv[1], "receive"))
-		receive(number(argv[2]), number(argv[3]), number(argv[4]));
-	else if (argc == 6 && !strcmp(argv[1], "send"))
+	if (argc == 6 && !strcmp(argv[1], "receive"))
+		receive(number(argv[2]), number(argv[3]), number(argv[4]), lines_of(argv[5]));
+	else if (argc == 7 && !strcmp(argv[1], "send"))
 		send_all((uint16_t)number(argv[2]), number(argv[3]), number(argv[4]),
-			 number(argv[5]));
+			 number(argv[5]), lines_of(argv[6]));
 	else if (argc == 3 && !strcmp(argv[1], "touch"))
 		memset(make_ram(number(argv[2])), 1, number(argv[2]));
 	else if (argc >= 3 && !strcmp(argv[1], "start"))

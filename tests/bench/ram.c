@@ -3,10 +3,12 @@
  * A migration without a guest: all of ferry's stream, protocol and RAM code, and no KVM.
  *
  *	ram receive				prints "uri=…", then its costs
- *	ram send URI MIB DATA CONTENT HOW IOVECS
+ *	ram send URI MIB DATA CONTENT HOW IOVECS CHANNELS
  *
  * The sender has MIB of RAM, the first DATA of it written: CONTENT is "random", or "mixed" with
- *every other page zero. HOW is "reference" or "copy". Costs are printed as "ns=… cpu_ns=… …".
+ *every other page zero. HOW is "reference", "copy" or "zerocopy",
+ * CHANNELS how many data connections RAM goes over, 1 for none. Costs are printed as "ns=… cpu_ns=…
+ *…".
  */
 #include <err.h>
 #include <errno.h>
@@ -131,7 +133,10 @@ static int send_to(char **argv)
 	if (!migration_get(vm))
 		errx(1, "no memory");
 	vm->migration->params.copy = !strcmp(argv[4], "copy");
+	vm->migration->params.zero_copy = strcmp(argv[4], "zerocopy") ? ZEROCOPY_OFF : ZEROCOPY_ON;
 	vm->migration->params.iovecs = atoi(argv[5]);
+	vm->migration->params.channels = atoi(argv[6]);
+	vm->migration->params.multifd = atoi(argv[6]) > 1;
 	began = cpu_ns();
 	check(source_start(vm, argv[0], &e), &e);
 	return see_through(vm, began);
@@ -141,7 +146,7 @@ int main(int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[1], "receive"))
 		return receive();
-	if (argc == 8 && !strcmp(argv[1], "send"))
+	if (argc == 9 && !strcmp(argv[1], "send"))
 		return send_to(argv + 2);
 	errx(2, "see the top of ram.c");
 }

@@ -98,6 +98,64 @@ def dirtying_guest_over_descriptors():
     finish(destination, "dirty")
 
 
+def multifd(machine, channels):
+    machine.qmp.run("migrate-set-capabilities",
+                    capabilities=[{"capability": "multifd", "state": channels > 1}])
+    return {"multifd_channels": channels}
+
+
+@t.test
+def dirtying_guest_over_several_channels():
+    for uri in (None, "tcp:127.0.0.1:0"):
+        for channels in (2, 4):
+            m = dirty()
+            m = cross(m, uri, **multifd(m, channels))
+            info = m.qmp.run("query-migrate")
+            t.check(info["ram"]["multifd-bytes"] > 8 << 20, "RAM came over the channels")
+            verify(m)
+            finish(m, "dirty")
+
+
+@t.test
+def several_channels_and_either_side_dies():
+    for victim in ("source", "destination"):
+        for mib in (1, 4):
+            source = dirty("fill=16 ws=2 rate=20 content=random", memory="32")
+            destination = t.receive(None)
+            source.qmp.run("migrate-set-parameters", max_bandwidth=4 << 20, **multifd(source, 3))
+            source.qmp.run("migrate", uri=destination.uri)
+            t.wait_until(lambda: source.qmp.run("query-migrate").get("ram", {})
+                         .get("transferred", 0) >= mib << 20, "%d MiB have left" % mib)
+            (source if victim == "source" else destination).process.kill()
+            if victim == "source":
+                t.same(destination.wait(), 1, "exit status of the destination")
+                continue
+            t.wait_until(lambda: source.qmp.run("query-migrate")["status"] == "failed",
+                         "the source notices")
+            verify(source)
+            source.send("q")
+            source.expect("^PASS dirty")
+            t.same(source.wait(), PASSED, "exit status of the source")
+
+
+@t.test
+def several_channels_cancelled_then_tried_again():
+    m = dirty("fill=16 ws=2 rate=20 content=random", memory="32")
+    destination = t.receive(None)
+    m.qmp.run("migrate-set-parameters", max_bandwidth=4 << 20, **multifd(m, 4))
+    m.qmp.run("migrate", uri=destination.uri)
+    t.wait_until(lambda: m.qmp.run("query-migrate")["status"] == "active", "it is under way")
+    m.qmp.run("migrate_cancel")
+    t.wait_until(lambda: m.qmp.run("query-migrate")["status"] == "cancelled", "it is cancelled")
+    t.same(destination.wait(), 1, "exit status of the destination")
+    again = t.receive(None)
+    m.qmp.run("migrate-set-parameters", max_bandwidth=0)
+    m.qmp.run("migrate", uri=again.uri)
+    t.same(m.wait(), 0, "exit status of the source")
+    verify(again)
+    finish(again, "dirty")
+
+
 @t.test
 def idle_guest():
     m = cross(dirty("fill=8 ws=2 idle=1"))

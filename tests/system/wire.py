@@ -14,7 +14,7 @@ HEADER = struct.Struct(">IHHIIQII")
 MAGIC = 0x46525259
 MANDATORY = 1
 NAMES = ("HELLO", "MACHINE", "ACCEPT", "REJECT", "RAM", "STOPPED", "STATE", "LOADED", "FAILED", "COMMIT",
-         "RUNNING", "END", "PROGRESS", "BLOCK")
+         "RUNNING", "END", "PROGRESS", "BLOCK", "CHANNEL", "ROUND")
 TYPES = {name: number for number, name in enumerate(NAMES, 1)}
 OPTIONAL = ("PROGRESS",)
 SOURCE, DESTINATION = "source", "destination"

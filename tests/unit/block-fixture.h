@@ -197,7 +197,8 @@ static inline int setup(void **state)
 		e->m[i].vm = &e->vm[i];
 		e->m[i].cancel_fd = -1;
 		pthread_mutex_init(&e->m[i].lock, NULL);
-		protocol_init(&e->p[i], &e->mem.base, i ? SIDE_DESTINATION : SIDE_SOURCE, false);
+		protocol_init(&e->p[i], &e->mem.base, i ? SIDE_DESTINATION : SIDE_SOURCE,
+			      PROTOCOL_LIVE);
 		e->p[i].state = PROTOCOL_RAM;
 	}
 	e->from = new_memdisk(&e->vm[0], "disk@1");

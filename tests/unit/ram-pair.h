@@ -36,7 +36,7 @@ static inline struct pair *new_pair(uint64_t size, uint64_t hole_start, uint64_t
 		assert_non_null(migration_get(t->vm[i]));
 		assert_int_equal(channel_from_fd(fds[i], "peer", false, &t->ch[i]), 0);
 		t->p[i] = malloc(sizeof(*t->p[i]));
-		protocol_init(t->p[i], t->ch[i], (enum protocol_side)i, false);
+		protocol_init(t->p[i], t->ch[i], (enum protocol_side)i, PROTOCOL_LIVE);
 		t->p[i]->state = PROTOCOL_RAM;
 	}
 	t->save = calloc(1, sizeof(*t->save));
@@ -69,7 +69,8 @@ static inline void *receive(void *opaque)
 	do {
 		t->result = protocol_receive(t->p[1], &rec, &t->error);
 		if (t->result == 0 && rec.type == RECORD_RAM)
-			t->result = ram_load_record(t->load, t->p[1], &rec, &t->error);
+			t->result =
+				ram_load_record(t->load, &t->load->table, t->p[1], &rec, &t->error);
 	} while (t->result == 0 && rec.type == RECORD_RAM);
 	return NULL;
 }

@@ -197,7 +197,7 @@ static void receive(struct vm *vm, struct fake *f)
 	snprintf(uri, sizeof(uri), "fd:%d", fds[0]);
 	assert_int_equal(channel_from_fd(fds[1], "destination", false, &f->ch), 0);
 	f->p = malloc(sizeof(*f->p));
-	protocol_init(f->p, f->ch, SIDE_SOURCE, false);
+	protocol_init(f->p, f->ch, SIDE_SOURCE, PROTOCOL_LIVE);
 	vm->migration->params.deadline_ms = f->deed == SILENCE && f->at < STEPS ? 400 : 10000;
 	assert_int_equal(destination_start(vm, uri, NULL, &err), 0);
 	vm->migration->ended = stop_loop;

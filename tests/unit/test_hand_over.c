@@ -49,6 +49,7 @@ struct fake {
 	struct protocol *p;
 	enum step last;
 	bool without_fd;
+	bool pages_too;	     /* a zero page after the descriptor of them all */
 	uint64_t device_fds; /* … says a DEVICE_FD record, unless 0; one is beside it */
 	struct error answer;
 };
@@ -62,6 +63,16 @@ static int say_ram_fd(struct fake *f, struct error *err)
 	if (!f->without_fd)
 		channel_give_fds(f->ch, &f->model->memory.fd, 1);
 	return protocol_say(f->p, RECORD_RAM_FD, message_end(&m), err);
+}
+
+static int say_zero_page(struct fake *f, struct error *err)
+{
+	const struct ram_run zero = { 0, 1, RAM_ZERO };
+	uint8_t wire[64];
+	int ret = protocol_send(f->p, RECORD_RAM, wire, ram_runs_encode(&zero, 1, wire), 0, false,
+				err);
+
+	return ret < 0 ? ret : protocol_flush(f->p, err);
 }
 
 static int say_stopped(struct fake *f, struct error *err)
@@ -116,7 +127,8 @@ static int take_step(struct fake *f, enum step step, struct error *err)
 	case AT_ACCEPT:
 		return protocol_expect(f->p, RECORD_ACCEPT, &rec, err);
 	case AT_RAM:
-		return say_ram_fd(f, err);
+		ret = say_ram_fd(f, err);
+		return ret || !f->pages_too ? ret : say_zero_page(f, err);
 	case AT_STOPPED:
 		return say_stopped(f, err);
 	case AT_STATE:
@@ -142,7 +154,8 @@ static void *fake_source(void *opaque)
 			break;
 	}
 	/* If it has something to say by itself, hear that. */
-	if ((f->without_fd || f->device_fds) && record_read(&f->p->reader, &rec, NULL) == 0)
+	if ((f->without_fd || f->pages_too || f->device_fds) &&
+	    record_read(&f->p->reader, &rec, NULL) == 0)
 		message_get_error(&rec, &f->answer);
 	if (f->last == AT_COMMIT)
 		record_read(&f->p->reader, &rec, NULL);
@@ -167,7 +180,7 @@ static void receive(struct vm *vm, struct fake *f)
 	snprintf(uri, sizeof(uri), "fd:%d", fds[0]);
 	assert_int_equal(channel_from_fd(fds[1], "destination", false, &f->ch), 0);
 	f->p = malloc(sizeof(*f->p));
-	protocol_init(f->p, f->ch, SIDE_SOURCE, false);
+	protocol_init(f->p, f->ch, SIDE_SOURCE, PROTOCOL_LIVE);
 	assert_int_equal(destination_start(vm, uri, NULL, &err), 0);
 	vm->migration->ended = stop_loop;
 	assert_int_equal(pthread_create(&thread, NULL, fake_source, f), 0);
@@ -217,6 +230,22 @@ static void missing_descriptor_is_refused(void **state)
 }
 
 /* Only an heir takes what devices have open, and only as much of it as is said. */
+/* The RAM is mapped for reading only: to write a page there would be the end of the destination. */
+static void pages_after_the_descriptor_are_refused(void **state)
+{
+	struct vm *model = shared_source(), *to = shared_destination();
+	struct fake f = { .model = model, .last = AT_RAM, .pages_too = true };
+	uint32_t crc = ram_checksum(&model->memory);
+
+	(void)state;
+	receive(to, &f);
+	assert_string_equal(f.answer.got, "RAM");
+	assert_string_equal(to->migration->error.got, "RAM");
+	assert_int_equal(ram_checksum(&model->memory), crc);
+	vm_destroy(to);
+	vm_destroy(model);
+}
+
 static void bad_device_descriptors_are_refused(void **state)
 {
 	static const struct {
@@ -342,6 +371,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(untouched_before_commit),
 		cmocka_unit_test(missing_descriptor_is_refused),
+		cmocka_unit_test(pages_after_the_descriptor_are_refused),
 		cmocka_unit_test(bad_device_descriptors_are_refused),
 		cmocka_unit_test(crosses),
 		cmocka_unit_test(is_sent_where_that_is_wanted),

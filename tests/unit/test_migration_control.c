@@ -44,18 +44,20 @@ static void parameters(void **state)
 	assert_int_equal(run(vm, "query-migrate", "{}", &ret, &err), 0);
 	assert_int_equal(json_object_size(ret), 0); /* there never was one */
 	json_decref(ret);
-	assert_int_equal(run(vm, "migrate-set-parameters",
-			     "{\"max-bandwidth\": 1000000, \"downtime-limit\": 20,"
-			     " \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
-			     " \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, "
-			     "\"x-deadline\": 5}",
-			     &ret, &err),
-			 0);
+	assert_int_equal(
+		run(vm, "migrate-set-parameters",
+		    "{\"max-bandwidth\": 1000000, \"downtime-limit\": 20,"
+		    " \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
+		    " \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, "
+		    "\"x-deadline\": 5, \"multifd-channels\": 8, \"x-zero-copy\": \"auto\"}",
+		    &ret, &err),
+		0);
 	assert_int_equal(run(vm, "query-migrate-parameters", "{}", &ret, &err), 0);
 	want = json_loads(
 		"{\"max-bandwidth\": 1000000, \"downtime-limit\": 20,"
 		" \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
-		" \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, \"x-deadline\": 5}",
+		" \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, \"x-deadline\": 5,"
+		" \"multifd-channels\": 8, \"x-zero-copy\": \"auto\"}",
 		0, NULL);
 	assert_true(json_equal(ret, want));
 	json_decref(ret);
@@ -72,6 +74,40 @@ static void parameters(void **state)
 	assert_true(json_equal(ret, want));
 	json_decref(ret);
 	json_decref(want);
+	vm_destroy(vm);
+}
+
+static void capabilities(void **state)
+{
+	static const char *const wrong[] = {
+		"{}",
+		"{\"capabilities\": 1}",
+		"{\"capabilities\": [1]}",
+		"{\"capabilities\": [{\"capability\": \"multifd\"}]}",
+		"{\"capabilities\": [{\"capability\": \"teleport\", \"state\": true}]}",
+	};
+	struct vm *vm = new_source(2 * MIB);
+	struct error err = { 0 };
+	json_t *ret;
+
+	(void)state;
+	assert_int_equal(run(vm, "migrate-set-capabilities",
+			     "{\"capabilities\": [{\"capability\": \"multifd\", \"state\": true},"
+			     " {\"capability\": \"teleport\", \"state\": false}]}",
+			     &ret, &err),
+			 0);
+	assert_true(vm->migration->params.multifd);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		assert_int_equal(run(vm, "migrate-set-capabilities", wrong[i], &ret, &err),
+				 -EINVAL);
+	assert_string_equal(err.got, "teleport");
+	assert_true(vm->migration->params.multifd);
+	assert_int_equal(run(vm, "query-migrate-capabilities", "{}", &ret, &err), 0);
+	assert_string_equal(
+		json_string_value(json_object_get(json_array_get(ret, 0), "capability")),
+		"multifd");
+	assert_true(json_is_true(json_object_get(json_array_get(ret, 0), "state")));
+	json_decref(ret);
 	vm_destroy(vm);
 }
 
@@ -327,10 +363,15 @@ static void save_and_inspect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(parameters),	     cmocka_unit_test(refused),
-		cmocka_unit_test(too_long),	     cmocka_unit_test(incoming),
-		cmocka_unit_test(client_succeeds),   cmocka_unit_test(client_is_interrupted),
-		cmocka_unit_test(client_is_refused), cmocka_unit_test(save_and_inspect),
+		cmocka_unit_test(parameters),
+		cmocka_unit_test(capabilities),
+		cmocka_unit_test(refused),
+		cmocka_unit_test(too_long),
+		cmocka_unit_test(incoming),
+		cmocka_unit_test(client_succeeds),
+		cmocka_unit_test(client_is_interrupted),
+		cmocka_unit_test(client_is_refused),
+		cmocka_unit_test(save_and_inspect),
 	};
 	sigset_t set;
 

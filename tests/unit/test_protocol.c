@@ -15,7 +15,7 @@
 #include "migration/messages.h"
 #include "migration/protocol.h"
 
-#define LAST_TYPE RECORD_BLOCK
+#define LAST_TYPE RECORD_ROUND
 
 /* Two sides over a socket pair. */
 struct pair {
@@ -32,7 +32,7 @@ static int setup(void **state)
 	for (int side = 0; side < 2; side++) {
 		assert_int_equal(channel_from_fd(fds[side], "peer", false, &t->ch[side]), 0);
 		t->p[side] = malloc(sizeof(*t->p[side]));
-		protocol_init(t->p[side], t->ch[side], (enum protocol_side)side, false);
+		protocol_init(t->p[side], t->ch[side], (enum protocol_side)side, PROTOCOL_LIVE);
 	}
 	*state = t;
 	return 0;
@@ -54,43 +54,49 @@ static int teardown(void **state)
 /* The table as design has it, written down a second time: state, who, what, next. */
 static const struct {
 	enum protocol_state state;
-	bool file;
+	enum protocol_kind kind;
 	enum protocol_side side;
 	uint16_t type;
 	enum protocol_state next;
 } legal[] = {
-	{ PROTOCOL_START, false, SIDE_DESTINATION, RECORD_HELLO, PROTOCOL_GREETED },
-	{ PROTOCOL_GREETED, false, SIDE_SOURCE, RECORD_HELLO, PROTOCOL_OFFER },
-	{ PROTOCOL_OFFER, false, SIDE_SOURCE, RECORD_MACHINE, PROTOCOL_ANSWER },
-	{ PROTOCOL_ANSWER, false, SIDE_DESTINATION, RECORD_ACCEPT, PROTOCOL_RAM },
-	{ PROTOCOL_ANSWER, false, SIDE_DESTINATION, RECORD_REJECT, PROTOCOL_REFUSED },
-	{ PROTOCOL_RAM, false, SIDE_SOURCE, RECORD_RAM, PROTOCOL_RAM },
-	{ PROTOCOL_RAM, false, SIDE_SOURCE, RECORD_BLOCK, PROTOCOL_RAM },
-	{ PROTOCOL_STOPPED, false, SIDE_SOURCE, RECORD_BLOCK, PROTOCOL_STOPPED },
-	{ PROTOCOL_RAM, false, SIDE_SOURCE, RECORD_PROGRESS, PROTOCOL_RAM },
-	{ PROTOCOL_RAM, false, SIDE_SOURCE, RECORD_STOPPED, PROTOCOL_STOPPED },
-	{ PROTOCOL_STOPPED, false, SIDE_SOURCE, RECORD_RAM, PROTOCOL_STOPPED },
-	{ PROTOCOL_STOPPED, false, SIDE_SOURCE, RECORD_STATE, PROTOCOL_LOADING },
-	{ PROTOCOL_LOADING, false, SIDE_DESTINATION, RECORD_LOADED, PROTOCOL_LOADED },
-	{ PROTOCOL_LOADED, false, SIDE_SOURCE, RECORD_COMMIT, PROTOCOL_COMMITTED },
-	{ PROTOCOL_COMMITTED, false, SIDE_DESTINATION, RECORD_RUNNING, PROTOCOL_DONE },
-	{ PROTOCOL_START, true, SIDE_SOURCE, RECORD_HELLO, PROTOCOL_OFFER },
-	{ PROTOCOL_OFFER, true, SIDE_SOURCE, RECORD_MACHINE, PROTOCOL_RAM },
-	{ PROTOCOL_RAM, true, SIDE_SOURCE, RECORD_RAM, PROTOCOL_RAM },
-	{ PROTOCOL_RAM, true, SIDE_SOURCE, RECORD_PROGRESS, PROTOCOL_RAM },
-	{ PROTOCOL_RAM, true, SIDE_SOURCE, RECORD_STOPPED, PROTOCOL_STOPPED },
-	{ PROTOCOL_STOPPED, true, SIDE_SOURCE, RECORD_RAM, PROTOCOL_STOPPED },
-	{ PROTOCOL_STOPPED, true, SIDE_SOURCE, RECORD_STATE, PROTOCOL_LOADING },
-	{ PROTOCOL_LOADING, true, SIDE_SOURCE, RECORD_END, PROTOCOL_DONE },
+	{ PROTOCOL_START, PROTOCOL_LIVE, SIDE_DESTINATION, RECORD_HELLO, PROTOCOL_GREETED },
+	{ PROTOCOL_GREETED, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_HELLO, PROTOCOL_OFFER },
+	{ PROTOCOL_OFFER, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_MACHINE, PROTOCOL_ANSWER },
+	{ PROTOCOL_ANSWER, PROTOCOL_LIVE, SIDE_DESTINATION, RECORD_ACCEPT, PROTOCOL_RAM },
+	{ PROTOCOL_ANSWER, PROTOCOL_LIVE, SIDE_DESTINATION, RECORD_REJECT, PROTOCOL_REFUSED },
+	{ PROTOCOL_RAM, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_RAM, PROTOCOL_RAM },
+	{ PROTOCOL_RAM, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_BLOCK, PROTOCOL_RAM },
+	{ PROTOCOL_STOPPED, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_BLOCK, PROTOCOL_STOPPED },
+	{ PROTOCOL_RAM, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_ROUND, PROTOCOL_RAM },
+	{ PROTOCOL_STOPPED, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_ROUND, PROTOCOL_STOPPED },
+	{ PROTOCOL_RAM, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_PROGRESS, PROTOCOL_RAM },
+	{ PROTOCOL_RAM, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_STOPPED, PROTOCOL_STOPPED },
+	{ PROTOCOL_STOPPED, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_RAM, PROTOCOL_STOPPED },
+	{ PROTOCOL_STOPPED, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_STATE, PROTOCOL_LOADING },
+	{ PROTOCOL_LOADING, PROTOCOL_LIVE, SIDE_DESTINATION, RECORD_LOADED, PROTOCOL_LOADED },
+	{ PROTOCOL_LOADED, PROTOCOL_LIVE, SIDE_SOURCE, RECORD_COMMIT, PROTOCOL_COMMITTED },
+	{ PROTOCOL_COMMITTED, PROTOCOL_LIVE, SIDE_DESTINATION, RECORD_RUNNING, PROTOCOL_DONE },
+	{ PROTOCOL_START, PROTOCOL_FILE, SIDE_SOURCE, RECORD_HELLO, PROTOCOL_OFFER },
+	{ PROTOCOL_OFFER, PROTOCOL_FILE, SIDE_SOURCE, RECORD_MACHINE, PROTOCOL_RAM },
+	{ PROTOCOL_RAM, PROTOCOL_FILE, SIDE_SOURCE, RECORD_RAM, PROTOCOL_RAM },
+	{ PROTOCOL_RAM, PROTOCOL_FILE, SIDE_SOURCE, RECORD_PROGRESS, PROTOCOL_RAM },
+	{ PROTOCOL_RAM, PROTOCOL_FILE, SIDE_SOURCE, RECORD_STOPPED, PROTOCOL_STOPPED },
+	{ PROTOCOL_STOPPED, PROTOCOL_FILE, SIDE_SOURCE, RECORD_RAM, PROTOCOL_STOPPED },
+	{ PROTOCOL_STOPPED, PROTOCOL_FILE, SIDE_SOURCE, RECORD_STATE, PROTOCOL_LOADING },
+	{ PROTOCOL_LOADING, PROTOCOL_FILE, SIDE_SOURCE, RECORD_END, PROTOCOL_DONE },
+	{ PROTOCOL_START, PROTOCOL_DATA, SIDE_SOURCE, RECORD_CHANNEL, PROTOCOL_RAM },
+	{ PROTOCOL_RAM, PROTOCOL_DATA, SIDE_SOURCE, RECORD_RAM, PROTOCOL_RAM },
+	{ PROTOCOL_RAM, PROTOCOL_DATA, SIDE_SOURCE, RECORD_ROUND, PROTOCOL_RAM },
+	{ PROTOCOL_RAM, PROTOCOL_DATA, SIDE_SOURCE, RECORD_END, PROTOCOL_DONE },
 };
 
-static int expected_next(enum protocol_state state, bool file, enum protocol_side side,
-			 uint16_t type)
+static int expected_next(enum protocol_state state, enum protocol_kind kind,
+			 enum protocol_side side, uint16_t type)
 {
-	if (type == RECORD_FAILED && !file && state < PROTOCOL_COMMITTED)
+	if (type == RECORD_FAILED && kind == PROTOCOL_LIVE && state < PROTOCOL_COMMITTED)
 		return PROTOCOL_REFUSED;
 	for (size_t i = 0; i < sizeof(legal) / sizeof(legal[0]); i++) {
-		if (legal[i].state == state && legal[i].file == file && legal[i].side == side &&
+		if (legal[i].state == state && legal[i].kind == kind && legal[i].side == side &&
 		    legal[i].type == type)
 			return (int)legal[i].next;
 	}
@@ -103,9 +109,9 @@ static void table(void **unused)
 	for (unsigned int state = 0; state < PROTOCOL_STATES; state++) {
 		assert_in_range(protocol_deadline(state), 1, 60000);
 		for (uint16_t type = 0; type <= LAST_TYPE + 1; type++) {
-			for (unsigned int i = 0; i < 4; i++)
-				assert_int_equal(protocol_next(state, i & 1, i >> 1, type),
-						 expected_next(state, i & 1, i >> 1, type));
+			for (unsigned int i = 0; i < 6; i++)
+				assert_int_equal(protocol_next(state, i / 2, i & 1, type),
+						 expected_next(state, i / 2, i & 1, type));
 		}
 	}
 }
@@ -116,11 +122,11 @@ static void commit_is_final(void **unused)
 	(void)unused;
 	for (uint16_t type = 0; type <= LAST_TYPE; type++) {
 		for (unsigned int side = 0; side < 2; side++) {
-			int next = protocol_next(PROTOCOL_COMMITTED, false, side, type);
+			int next = protocol_next(PROTOCOL_COMMITTED, PROTOCOL_LIVE, side, type);
 
 			assert_true(next < 0 || next == PROTOCOL_DONE);
-			assert_true(protocol_next(PROTOCOL_DONE, false, side, type) < 0);
-			assert_true(protocol_next(PROTOCOL_REFUSED, false, side, type) < 0);
+			assert_true(protocol_next(PROTOCOL_DONE, PROTOCOL_LIVE, side, type) < 0);
+			assert_true(protocol_next(PROTOCOL_REFUSED, PROTOCOL_LIVE, side, type) < 0);
 		}
 	}
 }

@@ -300,7 +300,7 @@ static void hostile_tables(void **state)
 		stream_put_buffer(&t->p[0]->stream, payload, hostile[i].payload);
 		assert_int_equal(stream_flush(&t->p[0]->stream), 0);
 		assert_int_equal(protocol_receive(t->p[1], &rec, &err), 0);
-		if (ram_load_record(t->load, t->p[1], &rec, &err) != -EPROTO ||
+		if (ram_load_record(t->load, &t->load->table, t->p[1], &rec, &err) != -EPROTO ||
 		    strcmp(err.field, hostile[i].field) != 0)
 			fail_msg("%s: field %s, got %s", hostile[i].name, err.field, err.got);
 		assert_true(ram_checksum(&t->vm[1]->memory) == before);
@@ -326,7 +326,7 @@ static void cut_payload(void **state)
 	assert_int_equal(stream_flush(&t->p[0]->stream), 0);
 	channel_shutdown(t->ch[0]);
 	assert_int_equal(protocol_receive(t->p[1], &rec, &err), 0);
-	assert_int_equal(ram_load_record(t->load, t->p[1], &rec, &err), -EPIPE);
+	assert_int_equal(ram_load_record(t->load, &t->load->table, t->p[1], &rec, &err), -EPIPE);
 	assert_string_equal(err.field, "payload");
 	free_pair(t);
 }

@@ -186,7 +186,7 @@ static void migrate(struct fake *f)
 	snprintf(uri, sizeof(uri), "fd:%d", fds[0]);
 	assert_int_equal(channel_from_fd(fds[1], "source", false, &f->ch), 0);
 	f->p = malloc(sizeof(*f->p));
-	protocol_init(f->p, f->ch, SIDE_DESTINATION, false);
+	protocol_init(f->p, f->ch, SIDE_DESTINATION, PROTOCOL_LIVE);
 	assert_non_null(migration_get(vm));
 	vm->migration->params.deadline_ms = f->deed == SILENCE && f->at < STEPS ? 400 : 10000;
 	assert_int_equal(source_start(vm, uri, &err), 0);

@@ -107,7 +107,7 @@ static struct protocol *new_protocol(struct mem_channel *ch, enum protocol_side 
 {
 	struct protocol *p = malloc(sizeof(*p));
 
-	protocol_init(p, &ch->base, side, true);
+	protocol_init(p, &ch->base, side, PROTOCOL_FILE);
 	return p;
 }
 
