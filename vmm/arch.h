@@ -4,6 +4,7 @@
 #define VMM_ARCH_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -24,6 +25,11 @@ int arch_mmio_slot(unsigned int i, uint64_t *gpa, uint64_t *size, uint32_t *gsi)
 /* Nodes below the root that every machine of this architecture has: vCPUs, interrupt controllers,
  * clock. Appended to the root of @fdt, which has room; returns 0 or a libfdt error. */
 int arch_tree(void *fdt, unsigned int cpus);
+
+/* Say in the tree that the guest is handed what kernels of this architecture look for in one. @fdt
+ * has room for arch_guest_tree_room() more bytes; returns 0 or a libfdt error. */
+size_t arch_guest_tree_room(const void *fdt);
+int arch_guest_tree(void *fdt);
 
 /*
  * CPU models. What --cpu takes, for the help; putting such a @model into the finished @fdt, which

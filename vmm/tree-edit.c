@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/arch.h"
 #include "vmm/tree.h"
 
 #define HOST	   "host-"
@@ -246,13 +247,14 @@ static int add_initrd(void *fdt, uint64_t initrd, uint64_t size)
 int machine_tree_for_guest(const void *fdt, uint64_t initrd, uint64_t initrd_size, void **out,
 			   struct error *err)
 {
-	int ret = copy_tree(fdt, GUEST_ROOM, out, err);
+	int ret = copy_tree(fdt, GUEST_ROOM + arch_guest_tree_room(fdt), out, err);
 
 	if (ret < 0)
 		return ret;
 	for (int node = 0; node >= 0 && ret == 0; node = fdt_next_node(*out, node, NULL))
 		ret = remove_host(*out, node);
 	ret = ret ? ret : add_initrd(*out, initrd, initrd_size);
+	ret = ret ? ret : arch_guest_tree(*out);
 	ret = ret ? ret : fdt_pack(*out);
 	if (ret < 0) {
 		free(*out);

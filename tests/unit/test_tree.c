@@ -401,6 +401,31 @@ static void no_host_in_the_guests_tree(void **state)
 	free(fdt);
 }
 
+/* Devicetree specification 2.4; what a kernel with CONFIG_OF makes of it is tested by kernels.t. */
+static void interrupts_in_the_guests_tree_lead_to_the_IOAPIC(void **state)
+{
+	void *fdt = build(&options, two_disks, "here"), *out;
+	int node, ioapic, len, own;
+	const fdt32_t *cells;
+
+	(void)state;
+	assert_int_equal(machine_tree_for_guest(fdt, 0, 0, &out, NULL), 0);
+	ioapic = node_of(out, "intel,ce4100-ioapic", 0);
+	assert_true(ioapic > 0);
+	cells = fdt_getprop(out, 0, "interrupt-parent", &len);
+	assert_non_null(cells);
+	assert_int_equal(fdt32_ld(cells), fdt_get_phandle(out, ioapic));
+	node = node_of(out, "test,disk", 1);
+	cells = fdt_getprop(out, node, "interrupts", &len);
+	assert_int_equal(len, 8);
+	own = node_of(fdt, "test,disk", 1);
+	assert_int_equal(cells[0], *(const fdt32_t *)fdt_getprop(fdt, own, "interrupts", &len));
+	assert_int_equal(len, 4);
+	assert_int_equal(fdt32_ld(cells + 1), 3);
+	free(out);
+	free(fdt);
+}
+
 static char edited[65536];
 
 /* An editable copy of a good tree. */
@@ -619,6 +644,7 @@ int main(void)
 		cmocka_unit_test(foreign_trees_name_no_files),
 		cmocka_unit_test(foreign_trees_cannot_hide_a_name),
 		cmocka_unit_test(no_host_in_the_guests_tree),
+		cmocka_unit_test(interrupts_in_the_guests_tree_lead_to_the_IOAPIC),
 		cmocka_unit_test(checking_the_shape),
 		cmocka_unit_test(checking_memory),
 		cmocka_unit_test(every_single_byte_changed),
