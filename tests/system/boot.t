@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
@@ -94,6 +95,18 @@ def multiboot_above_4_GiB():
     for line in ("range 00100000 00000000 bff00000 00000000 00000001",
                  "range 00000000 00000001 80000000 00000000 00000001"):
         t.check(line + "\n" in text, "%r is not in %r" % (line, text))
+
+
+@t.test
+def a_teaching_kernel_of_screen_PIC_and_PIT():
+    kernel = assemble("teaching.S", 0x100000)
+    if not kernel:
+        return NO_TOOLS
+    started = time.monotonic()
+    text = output("--kernel", kernel, "--memory", "4")
+    t.same(text, "screen %08x\nabsent port ffffffff\nmasks 0000fffe\nticks 00000014\n" % (80 * 25), "what it found")
+    # 20 ticks of 10 ms, of which the first may come at once.
+    t.check(time.monotonic() - started >= 0.19, "20 ticks in less than 190 ms")
 
 
 @t.test
