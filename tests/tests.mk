@@ -74,7 +74,13 @@ lab-pair:
 	$(Q)$(MAKE) $(JOBS) all
 	$(Q)BUILD=$(BUILD) $(PROVE) --exec '' tests/lab/linux-pair.t
 
-.PHONY: test unit-programs unit unit-asan unit-tsan lab lab-pair
+#: make lab-kernels boots kernels that know no ACPI, or no APIC, in the lab; fetches and builds them: some 20 minutes once
+lab-kernels:
+	$(Q)tests/deps lab
+	$(Q)tests/system/kernels/make build/kernels
+	$(Q)$(MAKE) lab LAB_TESTS=tests/system/kernels.t
+
+.PHONY: test unit-programs unit unit-asan unit-tsan lab lab-pair lab-kernels
 .SECONDARY: $(UNIT_SRCS:%.c=$(BUILD)/%.o)
 -include $(UNIT_SRCS:%.c=$(BUILD)/%.d)
 -include tests/fuzz/fuzz.mk
