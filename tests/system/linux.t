@@ -17,6 +17,7 @@ from linuxtest import (check_no_complaints, check_nothing_unexpected, kernel_wor
 
 FILES = os.path.join(t.scratch, "linux")
 DISK_SIZE = 1 << 20
+ROUNDS = int(os.environ.get("FERRY_TEST_ROUNDS", "10")) if os.environ.get("FERRY_TEST_FULL") == "1" else 1
 
 
 def new_disk(name):
@@ -157,6 +158,114 @@ def without_ACPI_and_APIC_there_are_PIC_and_PIT():
     t.same(m.wait(), 0, "exit status")
 
 
+@needs_files
+def a_timer_of_an_idle_guest_survives_two_moves():
+    """Both vCPUs are halted when it is paused, and the timer's deadline is in their local APICs."""
+    m = boot(cpus="2")
+    seconds = 2 * t.SLOWNESS
+    shell(m, "(a=$(cut -d' ' -f1 /proc/uptime); sleep %d; echo $a $(cut -d' ' -f1 /proc/uptime) >/rang) & true" % seconds)
+    started = time.monotonic()
+    for _ in range(2):
+        m = move(m)
+    early = time.monotonic() - started < 0.8 * seconds
+    t.same(shell(m, "ls /rang 2>/dev/null; true"), "", "the timer rang after %.1f s" % (time.monotonic() - started)) if early else None
+    t.wait_until(lambda: shell(m, "ls /rang 2>/dev/null; true"), "the timer to ring", timeout=seconds + t.PATIENCE)
+    at, rang = map(float, shell(m, "cat /rang").split())
+    t.check(seconds <= rang - at + 0.02 and rang - at < seconds + 0.5 + 0.5 * t.SLOWNESS,
+            "a timer of %d s rang after %.2f s" % (seconds, rang - at))
+    power_off(m)
+    return None if early else "the moves took longer than the timer, which rang meanwhile"
+
+
+@needs_files
+def migration_in_early_boot():
+    """Each time another part of the kernel is at work: one CPU before its timer, the second one's start, drivers."""
+    m = t.Machine("run", "--kernel", os.path.join(FILES, "vmlinuz"), "--initrd", os.path.join(FILES, "initramfs"),
+                  "--cmdline", kernel_words().replace("quiet loglevel=1", "earlyprintk=serial"), "--memory", "192",
+                  "--cpus", "2", "--rng")
+    for words in ("Linux version", "Booting SMP configuration|smp: Bringing up", "Unpacking initramfs"):
+        m.expect(words)
+        m = move(m)
+    ready(m)
+    t.same(shell(m, "nproc"), "2", "CPUs")
+    power_off(m)
+
+
+def slow_migration(m):
+    """One that is still under way after whatever the guest does next; the destination."""
+    destination = t.receive()
+    m.qmp.run("migrate-set-parameters", max_bandwidth=256 << 10)
+    m.qmp.run("migrate", uri=destination.uri)
+    m.qmp.event("MIGRATION", match=lambda d: d["status"] == "active")
+    return destination
+
+
+@needs_files
+def poweroff_in_the_middle_of_a_migration():
+    m = boot()
+    destination = slow_migration(m)
+    m.send("poweroff -f\n")
+    t.same(m.wait(), 0, "exit status of the source")
+    t.same(destination.wait(), 1, "exit status of the destination, which has no guest")
+    t.check(destination.stderr(), "the destination says nothing")
+
+
+@needs_files
+def reboot_in_the_middle_of_a_migration():
+    m = boot()
+    destination = slow_migration(m)
+    m.send("reboot -f\n")
+    ready(m)                            # the new kernel, still here
+    t.same(m.qmp.run("query-migrate")["status"], "active", "status of the migration")
+    m.qmp.run("migrate-set-parameters", max_bandwidth=0)
+    t.same(m.wait(), 0, "exit status of the source; it said: " + m.stderr())
+    check_no_complaints(destination, 0)
+    power_off(destination)
+
+
+@needs_files
+def a_balloon_and_all_other_devices():
+    disk, digest = new_disk("disk-all")
+    net = ["--net", "tap,name=ferrylx%d"] if os.geteuid() == 0 and os.path.exists("/dev/net/tun") else []
+
+    def options(n):
+        return ["--disk", disk] + [o.replace("%d", str(n)) for o in net]
+    m = boot("--rng", "--console", "file:" + disk + ".hvc", "--balloon", *options(0))
+    t.same(shell(m, "ls /sys/bus/virtio/drivers/virtio_balloon | grep -c ^virtio"), "1", "devices of the balloon's driver")
+    kinds = shell(m, "cat /sys/bus/virtio/devices/*/device").split()
+    t.same(sorted(int(k, 16) for k in kinds), ([1] if net else []) + [2, 3, 4, 5], "kinds of virtio devices")
+
+    def total():
+        return int(shell(m, "grep MemTotal /proc/meminfo").split()[1]) << 10
+    before = total()
+    for target in (128 << 20, 192 << 20):
+        m.qmp.run("balloon", value=target)
+        m.qmp.event("BALLOON_CHANGE", match=lambda d: d["actual"] == target)
+        t.same(before - total(), (192 << 20) - target, "RAM that the guest misses")
+    # Free, but full of what is no zero: without hints it goes over the wire.
+    shell(m, "yes 0123456789 | head -c 48M >/fill; rm /fill; sync; echo 3 >/proc/sys/vm/drop_caches")
+    since = uptime(m)
+    found = []
+    for n, parameters in ((1, {"x_verify": True}), (0, {"x_verify": False, "max_bandwidth": 8 << 20})):
+        destination = t.receive(None, *options(n))
+        m.qmp.run("migrate-set-parameters", **parameters)
+        m.qmp.run("migrate", uri=destination.uri)
+        report = m.qmp.event("MIGRATION", match=lambda d: "x-info" in d)["data"]["x-info"]
+        t.same(report["status"], "completed", "status of the migration; " + m.stderr())
+        t.same(m.wait(), 0, "exit status of the source")
+        found.append((report["ram"]["transferred"], report["x-ferry"]["pages-hinted"]))
+        m = destination
+    print("# bytes sent and pages hinted, without and with hints: %r" % found)
+    t.same(found[0][1], 0, "pages hinted with x-verify")
+    t.check(found[1][1] > 8192 and found[1][0] < found[0][0] - (24 << 20), "hints saved too little: %r" % found)
+    t.same(shell(m, "sha256sum </dev/vda").split()[0], digest, "SHA-256 of /dev/vda")
+    # The pages are the guest's again.
+    shell(m, "yes 0123456789 | head -c 48M >/fill; yes 0123456789 | head -c 48M | cmp - /fill; rm /fill")
+    check_no_complaints(m, since)
+    check_nothing_unexpected(m)
+    power_off(m)
+
+
 def uptime(m):
     return float(shell(m, "cat /proc/uptime").split()[0])
 
@@ -168,7 +277,9 @@ def cross(cpus):
     shell(m, "(while sha256sum </dev/vda >/tmp.new; do mv /tmp.new /sum; date +%s >/last; done) & true")
     before, at = uptime(m), time.monotonic()
     boot_id = shell(m, "cat /proc/sys/kernel/random/boot_id")
-    for _ in range(2):
+    shell(m, "(last=0; while usleep 5000; do read now idle </proc/uptime; now=${now%.*}${now#*.}; "
+          "[ $now -ge $last ] || echo $last $now >>/back; last=$now; done) & true")
+    for _ in range(2 * ROUNDS):
         m = move(m, "--disk", disk)
         t.same(shell(m, "cat /proc/sys/kernel/random/boot_id"), boot_id, "boot id")
     passed, real = uptime(m) - before, time.monotonic() - at
@@ -183,6 +294,7 @@ def cross(cpus):
     shell(m, "while [ $(cat /last) -lt %s ]; do usleep 100000; done" % now)
     t.same(shell(m, "cut -c1-64 /sum"), digest, "SHA-256 of /dev/vda")
     shell(m, "echo still here >/dev/hvc0; head -c 16 /dev/hwrng >/dev/null")
+    t.same(shell(m, "cat /back 2>/dev/null; true"), "", "where the guest's clock went back")
     check_no_complaints(m, before)
     power_off(m)
 

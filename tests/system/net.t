@@ -14,6 +14,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
+import linuxtest
 from checks import end, start
 from nettest import (HOST, MAC, PASSED, Listener, PortStream, Stream, bridge_port, exists, ip, make_bridge, ping,
                      tap_fd, udp_echo)
@@ -268,6 +269,56 @@ def there_and_back_and_reset():
     remove_taps("t0", "t1")
 
 
+def uplink():
+    """What passt looks for on a host: an interface with an address, and a route to all."""
+    ip("link", "add", "uplink", "type", "veth", "peer", "name", "far")
+    ip("link", "set", "far", "up")
+    ip("link", "set", "uplink", "up")
+    ip("addr", "add", "10.1.0.1/24", "dev", "uplink")
+    ip("route", "add", "default", "via", "10.1.0.254", "dev", "uplink")
+
+
+def exchange(m, server, text):
+    """The guest asks its gateway, which is this host's loopback, over TCP, and shows what it is told."""
+    linuxtest.shell(m, "(echo %s | nc -w %d 10.1.0.254 %d >/got) & true" % (text, t.PATIENCE, server.getsockname()[1]))
+    connection, _ = server.accept()
+    with connection:
+        connection.settimeout(t.PATIENCE)
+        t.same(connection.makefile().readline().strip(), text, "what the guest has sent")
+        connection.sendall(text[::-1].encode())
+    linuxtest.shell(m, "wait")
+    t.same(linuxtest.shell(m, "cat /got"), text[::-1], "what the guest has received")
+
+
+@t.test
+def stock_Linux_on_the_network_of_a_user_moves():
+    """Each host has a passt of its own: the guest keeps its address, and reaches the server from the next one, too."""
+    folder = os.path.join(t.scratch, "linux")
+    skip = linuxtest.pack(folder) or (None if shutil.which("passt") else "passt is not installed")
+    if skip:
+        return skip
+    uplink()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(t.PATIENCE)
+        m = t.Machine("run", "--kernel", folder + "/vmlinuz", "--initrd", folder + "/initramfs", "--cmdline",
+                      linuxtest.kernel_words(), "--memory", "160", "--net", "user")
+        linuxtest.ready(m)
+        linuxtest.shell(m, "printf '#!/bin/sh\\n[ $1 != bound ] || { ip addr add $ip/${mask:-24} dev eth0; "
+                        "ip route add default via ${router%% *}; }\\n' >/lease; chmod 755 /lease; ip link set eth0 up")
+        linuxtest.shell(m, "udhcpc -q -n -f -i eth0 -s /lease >/dhcp.log 2>&1 || { cat /dhcp.log; false; }")
+        t.check("10.1.0.1/24" in linuxtest.shell(m, "ip addr show eth0"), "the guest has no address by DHCP")
+        exchange(m, server, "before")
+        for text in ("there", "back"):
+            source, m = m, t.receive()
+            source.qmp.run("migrate", uri=m.uri)
+            t.same(source.wait(), 0, "exit status of the source; it said: " + source.stderr())
+            exchange(m, server, text)
+        linuxtest.check_nothing_unexpected(m)
+        linuxtest.power_off(m)
+    ip("link", "del", "uplink")
+    return None
+
+
 def passts():
     return subprocess.run(["pgrep", "^passt"], stdout=subprocess.DEVNULL).returncode == 0
 
@@ -277,11 +328,7 @@ def network_of_a_user():
     """passt in between: the guest sends to its gateway, which is this host's loopback."""
     if not shutil.which("passt"):
         return "passt is not installed"
-    ip("link", "add", "uplink", "type", "veth", "peer", "name", "far")
-    ip("link", "set", "far", "up")
-    ip("link", "set", "uplink", "up")
-    ip("addr", "add", "10.1.0.1/24", "dev", "uplink")
-    ip("route", "add", "default", "via", "10.1.0.254", "dev", "uplink")
+    uplink()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind(("127.0.0.1", 9))
         s.settimeout(t.PATIENCE)
