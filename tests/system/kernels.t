@@ -69,7 +69,7 @@ def check_all_cpus_run(m, cpus):
 
 def crossed(m, *options):
     destination = t.receive(None, *options)
-    m.qmp.run("migrate-set-parameters", x_verify=True)
+    m.qmp.run("migrate-set-parameters", x_verify=True, x_deadline=0)
     m.qmp.run("migrate", uri=destination.uri)
     t.same(m.wait(), 0, "exit status of the source; it said: " + m.stderr())
     return destination
