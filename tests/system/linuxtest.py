@@ -51,8 +51,9 @@ def ready(m):
 
 def shell(m, command, status=0):
     """What a command prints; it must end with @status."""
-    m.send(command + "; echo @$?@\n")
-    found = m.expect(r"([\s\S]*?)@(\d+)@\r?\n")
+    # Its prompt may come late, after the command was sent.
+    m.send("echo @@; " + command + "; echo @$?@\n")
+    found = m.expect(r"@@\r?\n([\s\S]*?)@(\d+)@\r?\n")
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", found.group(1)).replace("\r", "").strip()
     t.same(int(found.group(2)), status, "status of %r, which printed %r" % (command, text))
     return text
