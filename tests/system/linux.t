@@ -261,7 +261,8 @@ def a_balloon_and_all_other_devices():
         m = destination
     print("# bytes sent and pages hinted, without and with hints: %r" % found)
     t.same(found[0][1], 0, "pages hinted with x-verify")
-    t.check(found[1][1] > 8192 and found[1][0] < found[0][0] - (24 << 20), "hints saved too little: %r" % found)
+    # What that saves balloon.t measures; here the guest may have reported (REPORTING) the same pages before.
+    t.check(found[1][1] > 8192, "too few pages hinted: %r" % found)
     t.same(shell(m, "sha256sum </dev/vda").split()[0], digest, "SHA-256 of /dev/vda")
     # The pages are the guest's again.
     shell(m, "yes 0123456789 | head -c 48M >/fill; yes 0123456789 | head -c 48M | cmp - /fill; rm /fill")
