@@ -143,7 +143,7 @@ def a_32_bit_kernel_of_PIC_and_PIT_boots_by_its_PVH_note():
     text = m.rest()
     t.same(m.wait(), PASSED, "exit status after %r" % text[-2000:])
     for line in ("timer", "ttyS0"):
-        t.check(re.search(r": +[1-9]\d* +XT-PIC +\d+ +%s" % line, text), "no interrupt of %s: %s" % (line, text[-2000:]))
+        t.check(re.search(r": +[1-9]\d* +XT-PIC +%s" % line, text), "no interrupt of %s: %s" % (line, text[-2000:]))
     t.check("APIC:" not in text, "this kernel knows an APIC")
 
 

@@ -271,6 +271,27 @@ def a_balloon_and_all_other_devices():
     power_off(m)
 
 
+@needs_files
+def an_upgrade_of_ferry_under_it():
+    """RAM changes hands by its descriptor, the disk by its own, the console's client stays."""
+    disk, digest = new_disk("disk-upgrade")
+    m = boot("--memory-backing", "shared", "--disk", disk, "--rng", cpus="2")
+    since, boot_id = uptime(m), shell(m, "cat /proc/sys/kernel/random/boot_id")
+    for _ in range(2):
+        m._qmp and m._qmp.close()
+        m._qmp = None
+        status, out, err = t.ferry("upgrade", m.control)
+        t.same((status, err), (0, ""), "ferry upgrade: " + out)
+        t.same(shell(m, "cat /proc/sys/kernel/random/boot_id"), boot_id, "boot id")
+    t.same(shell(m, "sha256sum </dev/vda").split()[0], digest, "SHA-256 of /dev/vda")
+    t.same(shell(m, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource"), "kvm-clock",
+           "clock source")
+    guest, host = int(shell(m, "date +%s")), time.time()
+    t.check(abs(guest - host) < 2 + 0.2 * t.SLOWNESS, "the guest's date is %d, the host's %.1f" % (guest, host))
+    check_no_complaints(m, since)
+    power_off(m)
+
+
 def uptime(m):
     return float(shell(m, "cat /proc/uptime").split()[0])
 
