@@ -95,6 +95,7 @@ static int run_upgrade(struct vm *vm, json_t *args, json_t **out, struct error *
 		return error_set(err, -EINVAL, "upgrade", "guest", "", "one that runs or is paused",
 				 "%s", vm_state_name(state));
 	m->params.mirror = false;
+	m->params.multifd = false; /* there is one connection */
 	return start(vm, m, binary, err);
 }
 
