@@ -55,6 +55,7 @@ def link_down(seconds, phases, deadline=0):
         if not source:
             source = arrived(t.Machine("restore", saved))
             source.qmp.events.clear()           # which tell of its own arrival
+            verify(source)                      # which connects to its serial port, for good
             before = held(source)
         destination = receiver()
         destination.qmp.run("migrate-set-parameters", x_deadline=deadline)
@@ -96,7 +97,9 @@ def outcome(source, before, report, destination, proxy):
     else:
         proxy.kill()
         named_error(report, machine=source)
-        given_up(destination, any(r.name == "HELLO" and r.side == SOURCE for r in proxy.seen))
+        # One that has heard no HELLO in time took the source for a stranger, and waits on.
+        given_up(destination, any(r.name == "HELLO" and r.side == SOURCE for r in proxy.seen) and
+                 "waiting for another" not in destination.stderr())
         destination.kill()
     at_home(source, before)
     return "handed over, ended" if report["x-ferry"]["handed-over"] else "ended"
