@@ -287,7 +287,7 @@ def prop(path, name, value):
 
 def many_cpus(root):
     cpus = root.child("cpus")
-    for n in range(1, 40):
+    for n in range(1, 300):
         cpu = Node("cpu@%x" % n)
         cpu.properties.update(cpus.child("cpu@0").properties, reg=struct.pack(">I", n))
         cpus.children.append(cpu)
@@ -317,7 +317,7 @@ MACHINES = [
     ("another kind of machine", prop("", "compatible", b"ferry,machine-riscv64\0"), ("compatible", "riscv64", "x86_64")),
     ("a device without its address", prop("isa/serial@3f8", "reg", None), ("serial@3f8", "reg")),
     ("two devices of one name", twin, ("serial@3f8", "two")),
-    ("forty vCPUs", many_cpus, ("cpus", "40")),
+    ("300 vCPUs", many_cpus, ("cpus", "300")),
     ("no vCPU", lambda root: root.child("cpus").children.clear(), ("cpus", "0")),
 ]
 
