@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "devices/virtio-net.h"
+#include "tests/fuzz/input.h"
 #include "tests/unit/guest-virtio.h"
 
 #define QUEUES	 5U
@@ -18,30 +19,12 @@
 #define BUFFER	 0x20000ULL
 #define FEATURES (V1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | 1ULL << VIRTIO_RING_F_EVENT_IDX)
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 struct machine {
 	struct vm vm;
 	struct virtio_net *net;
 	struct guest_queue queue[QUEUES];
 	int cable[2];
 };
-
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned int bytes)
-{
-	uint64_t v = 0;
-
-	while (bytes-- && in->left) {
-		v = v << 8 | *in->p++;
-		in->left--;
-	}
-	return v;
-}
 
 static uint64_t take_gpa(struct input *in)
 {

@@ -8,30 +8,13 @@
 #include <stdint.h>
 #include <unistd.h>
 
+#include "tests/fuzz/input.h"
 #include "tests/unit/guest-virtio.h"
 
 #define RING	 0x10000ULL
 #define RINGS	 0x3000ULL /* desc, avail and used of one device, a page each */
 #define BUFFER	 0x20000ULL
 #define FEATURES (V1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | 1ULL << VIRTIO_RING_F_EVENT_IDX)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned int bytes)
-{
-	uint64_t v = 0;
-
-	while (bytes-- && in->left) {
-		v = v << 8 | *in->p++;
-		in->left--;
-	}
-	return v;
-}
 
 /* Mostly in RAM, at its edges and in the rings; sometimes anywhere. */
 static uint64_t take_gpa(struct input *in)

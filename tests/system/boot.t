@@ -29,7 +29,7 @@ def path(name, content=None):
 def assemble(source, address, binary=False, **symbols):
     """An ELF32 linked at @address, or the flat binary that it is loaded as; None without the tools."""
     name = path("%s-%s" % (source, "-".join("%s%x" % s for s in symbols.items())))
-    commands = [["as", "--32", "-o", name + ".o", os.path.join(SOURCES, source)] +
+    commands = [["as", "--32", "-I", SOURCES, "-o", name + ".o", os.path.join(SOURCES, source)] +
                 ["--defsym=%s=%d" % s for s in symbols.items()],
                 ["ld", "-m", "elf_i386", "-N", "-Ttext=0x%x" % address, "-e", "start", "-o", name, name + ".o"]]
     if binary:

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "table-rig.h"
 #include "vmm/arch.h"
 #include "vmm/device.h"
 #include "vmm/tree.h"
@@ -19,7 +20,6 @@
 #include "vmm/x86/aml.h"
 #include "vmm/x86/platform.h"
 
-#define RAM    (2UL << 20)
 #define VIRTIO 5
 #define HEADER 36
 
@@ -63,31 +63,6 @@ static int write_tables(struct vm *vm, struct error *err)
 	ret = arch_boot_tables(vm, err);
 	vm->n_vcpus = 0;
 	return ret;
-}
-
-static const uint8_t *at(struct vm *vm, uint64_t gpa, size_t len)
-{
-	const uint8_t *hva = memory_hva(&vm->memory, gpa, len);
-
-	assert_non_null(hva);
-	return hva;
-}
-
-static uint64_t le(const uint8_t *from, unsigned int bytes)
-{
-	uint64_t value = 0;
-
-	memcpy(&value, from, bytes);
-	return value;
-}
-
-static uint8_t sum(const uint8_t *bytes, size_t len)
-{
-	uint8_t s = 0;
-
-	while (len-- > 0)
-		s = (uint8_t)(s + *bytes++);
-	return s;
 }
 
 static size_t length(const uint8_t *table)

@@ -6,36 +6,10 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "table-rig.h"
 #include "vmm/vm.h"
 #include "vmm/x86/acpi.h"
 #include "vmm/x86/platform.h"
-
-#define RAM (2UL << 20)
-
-static const uint8_t *at(struct vm *vm, uint64_t gpa, size_t len)
-{
-	const uint8_t *hva = memory_hva(&vm->memory, gpa, len);
-
-	assert_non_null(hva);
-	return hva;
-}
-
-static uint64_t le(const uint8_t *from, unsigned int bytes)
-{
-	uint64_t value = 0;
-
-	memcpy(&value, from, bytes);
-	return value;
-}
-
-static uint8_t sum(const uint8_t *bytes, size_t len)
-{
-	uint8_t s = 0;
-
-	while (len-- > 0)
-		s = (uint8_t)(s + *bytes++);
-	return s;
-}
 
 static void mp_tables(void **state)
 {

@@ -4,8 +4,6 @@
  * exit. Assembled with FLAGS=0 it is loaded by its ELF headers, with bit 16 by the address fields.
  */
 	.set MAGIC, 0x1badb002
-	.set LSR, 0x3fd
-	.set LSR_EMPTY, 0x20
 
 	.text
 	.globl start
@@ -94,46 +92,7 @@ put_words: /* ECX words at ESI, each after a blank */
 	loop put_words
 	ret
 
-put_named: /* the string at ESI, EBX */
-	call put_string
-	call put_hex
-put_newline:
-	mov $'\n', %al
-	jmp put
-
-put_string:
-	lodsb
-	test %al, %al
-	jz 1f
-	call put
-	jmp put_string
-1:	ret
-
-put_hex:
-	push %ecx
-	mov $8, %ecx
-1:	rol $4, %ebx
-	mov %bl, %al
-	and $15, %al
-	cmp $10, %al
-	jb 2f
-	add $('a' - '0' - 10), %al
-2:	add $'0', %al
-	call put
-	loop 1b
-	pop %ecx
-	ret
-
-put:
-	push %eax
-	mov $LSR, %dx
-1:	in (%dx), %al
-	test $LSR_EMPTY, %al
-	jz 1b
-	pop %eax
-	mov $0x3f8, %dx
-	out %al, (%dx)
-	ret
+	.include "print.inc"
 
 	.data
 s_magic:

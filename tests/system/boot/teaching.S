@@ -134,39 +134,7 @@ wrong:
 	out %al, $0xf4
 	hlt
 
-put_named: /* the string at ESI, EBX in hexadecimal */
-	call put_string
-	mov $8, %ecx
-1:	rol $4, %ebx
-	mov %bl, %al
-	and $15, %al
-	cmp $10, %al
-	jb 2f
-	add $('a' - '0' - 10), %al
-2:	add $'0', %al
-	call put
-	loop 1b
-	mov $'\n', %al
-	jmp put
-
-put_string:
-	lodsb
-	test %al, %al
-	jz 1f
-	call put
-	jmp put_string
-1:	ret
-
-put:
-	push %eax
-	mov $0x3fd, %dx
-1:	in (%dx), %al
-	test $0x20, %al
-	jz 1b
-	pop %eax
-	mov $0x3f8, %dx
-	out %al, (%dx)
-	ret
+	.include "print.inc"
 
 	.data
 	.balign 8
