@@ -48,7 +48,8 @@ static inline void test_machine_init(struct vm *vm)
 		test_die("machine", &err);
 }
 
-/* Make a device of @class as the option --… @value would, in the first MMIO slot that is free. */
+/* Make a device of @class as the option --… @value would, in the first MMIO slot that is free. One
+ * without an option is in every tree. */
 static inline struct device *test_device(struct vm *vm, const char *name, const char *value,
 					 struct error *err)
 {
@@ -65,9 +66,9 @@ static inline struct device *test_device(struct vm *vm, const char *name, const 
 	if (machine_tree_new(&mt, &opt, err))
 		test_die(name, err);
 	/* Slots are given out in order: pass those that are taken. */
-	for (struct device *d = vm->devices; d; d = d->next)
+	for (struct device *d = vm->devices; d && class->option.add; d = d->next)
 		machine_tree_begin_mmio(mt, class, "test,taken", err), machine_tree_end(mt, err);
-	if (class->option.add(mt, value, err)) {
+	if (class->option.add && class->option.add(mt, value, err)) {
 		machine_tree_free(mt);
 		return NULL;
 	}
