@@ -8,7 +8,7 @@ BUILD    ?= build
 ifeq ($(origin CC),default)
 CC       := gcc
 endif
-LIBS     := libfdt jansson liburing
+LIBS     := libfdt jansson liburing libzstd
 
 # Every .c file of these folders is part of ferry: adding a device is adding a file.
 SRCS     := $(wildcard vmm/*.c vmm/x86/*.c devices/*.c migration/*.c)
@@ -24,7 +24,7 @@ OPT      ?= -O2
 CPPFLAGS += -D_GNU_SOURCE -DFERRY_VERSION='"$(VERSION)"' -I.
 CFLAGS   += -std=gnu11 -g $(OPT) -fno-strict-aliasing -pthread $(WARN) $(SAN)
 LDFLAGS  += -pthread $(SAN)
-LDLIBS   += -lfdt -ljansson -luring
+LDLIBS   += -lfdt -ljansson -luring -lzstd
 
 Q        := $(if $(V),,@)
 say       = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')

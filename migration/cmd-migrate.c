@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migration/compress.h"
 #include "migration/migration.h"
 #include "migration/watch.h"
 #include "vmm/command.h"
@@ -87,15 +88,29 @@ static int set_on_timeout(void *opaque, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_mode(struct migrate_options *o, const char *option, const char *name,
+		    const char *value, struct error *err)
+{
+	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0 && strcmp(value, "auto") != 0)
+		return error_set(err, -EINVAL, "options", option, "", "on, off or auto", "%s",
+				 value);
+	json_object_set_new(o->parameters, name, json_string(value));
+	return 0;
+}
+
 static int set_zero_copy(void *opaque, const char *value, struct error *err)
 {
-	struct migrate_options *o = opaque;
+	return set_mode(opaque, "--zero-copy", "x-zero-copy", value, err);
+}
 
-	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0 && strcmp(value, "auto") != 0)
-		return error_set(err, -EINVAL, "options", "--zero-copy", "", "on, off or auto",
-				 "%s", value);
-	json_object_set_new(o->parameters, "x-zero-copy", json_string(value));
-	return 0;
+static int set_compress(void *opaque, const char *value, struct error *err)
+{
+	return set_mode(opaque, "--compress", "x-compress", value, err);
+}
+
+static int set_compress_level(void *opaque, const char *value, struct error *err)
+{
+	return set_number(opaque, "compress-level", value, COMPRESS_LEVEL_MAX, err);
 }
 
 static int set_true(struct migrate_options *o, const char *name)
@@ -181,6 +196,9 @@ static int main_migrate(int argc, char **argv)
 		  set_channels, &o },
 		{ "zero-copy", "on|off|auto", "let the kernel send RAM without copying it (off)",
 		  set_zero_copy, &o },
+		{ "compress", "on|off|auto",
+		  "send RAM compressed; auto: only where that is faster (off)", set_compress, &o },
+		{ "compress-level", "N", "of zstd, 1 to 19 (1)", set_compress_level, &o },
 		{ "timeout", "S", "of the whole migration", set_timeout, &o },
 		{ "on-timeout", "cancel|force", "give up then, or stop the guest and finish",
 		  set_on_timeout, &o },

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/param.h>
 
+#include "migration/compress.h"
 #include "migration/migration.h"
 
 #define NS_PER_MS 1000000
@@ -92,6 +93,8 @@ static json_t *own_info(const struct migration *m)
 	put(info, "zero-copy-bytes", s->zerocopy_bytes);
 	put(info, "zero-copy-copied", s->zerocopy_copied);
 	put(info, "zero-copy-fallbacks", s->zerocopy_fallbacks);
+	put(info, "zstd-pages", s->zipped_pages);
+	put(info, "zstd-bytes", s->zipped_bytes);
 	put(info, "iovecs-queued", s->iovecs_queued);
 	put(info, "ram-given", s->ram_given);
 	put(info, "iovecs-sent", s->iovecs_sent);
@@ -199,11 +202,11 @@ static int no_memory(struct error *err)
 	return error_set(err, -ENOMEM, "migrate", "parameters", "", "memory", "none");
 }
 
-static const char *const zero_copy_names[] = {
-	[ZEROCOPY_OFF] = "off",
-	[ZEROCOPY_ON] = "on",
-	[ZEROCOPY_AUTO] = "auto",
-};
+/* Of enum zerocopy_mode and enum compress_mode. */
+static const char *const mode_names[] = { "off", "on", "auto" };
+
+_Static_assert(ZEROCOPY_OFF == 0 && ZEROCOPY_ON == 1 && ZEROCOPY_AUTO == 2, "mode_names");
+_Static_assert(COMPRESS_OFF == 0 && COMPRESS_ON == 1 && COMPRESS_AUTO == 2, "mode_names");
 
 static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
@@ -212,32 +215,34 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	(void)args;
 	if (!m)
 		return no_memory(err);
-	*ret = json_pack("{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s}", "max-bandwidth",
-			 (json_int_t)m->params.max_bandwidth, "downtime-limit",
-			 (json_int_t)m->params.downtime_limit, "x-timeout",
-			 (json_int_t)m->params.timeout, "x-on-timeout",
-			 m->params.force ? "force" : "cancel", "x-iovecs", (int)m->params.iovecs,
-			 "x-copy", m->params.copy, "x-verify", m->params.verify, "x-send-ram",
-			 m->params.send_ram, "x-deadline", (int)m->params.deadline_ms,
-			 "multifd-channels", (int)m->params.channels, "x-zero-copy",
-			 zero_copy_names[m->params.zero_copy]);
+	*ret = json_pack(
+		"{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i}",
+		"max-bandwidth", (json_int_t)m->params.max_bandwidth, "downtime-limit",
+		(json_int_t)m->params.downtime_limit, "x-timeout", (json_int_t)m->params.timeout,
+		"x-on-timeout", m->params.force ? "force" : "cancel", "x-iovecs",
+		(int)m->params.iovecs, "x-copy", m->params.copy, "x-verify", m->params.verify,
+		"x-send-ram", m->params.send_ram, "x-deadline", (int)m->params.deadline_ms,
+		"multifd-channels", (int)m->params.channels, "x-zero-copy",
+		mode_names[m->params.zero_copy], "x-compress", mode_names[m->params.compress],
+		"compress-level", (int)m->params.compress_level);
 	return 0;
 }
 
-static int zero_copy_mode(const char *name, struct error *err)
+static int parse_mode(const char *parameter, const char *name, struct error *err)
 {
-	for (int i = ZEROCOPY_OFF; i <= ZEROCOPY_AUTO; i++) {
-		if (strcmp(name, zero_copy_names[i]) == 0)
+	for (int i = 0; i < 3; i++) {
+		if (strcmp(name, mode_names[i]) == 0)
 			return i;
 	}
-	return error_set(err, -EINVAL, "migrate", "parameters", "x-zero-copy", "off, on or auto",
-			 "%s", name);
+	return error_set(err, -EINVAL, "migrate", "parameters", parameter, "off, on or auto", "%s",
+			 name);
 }
 
 /* What a client may set, collected before any of it is applied. */
 struct wanted {
-	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels;
-	const char *on_timeout, *zero_copy;
+	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels,
+		compress_level;
+	const char *on_timeout, *zero_copy, *compress;
 	bool copy, verify, send_ram;
 };
 
@@ -261,7 +266,12 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret : control_arg_bool(args, "x-verify", false, &w->verify, err);
 	ret = ret ? ret : control_arg_bool(args, "x-send-ram", false, &w->send_ram, err);
 	ret = ret ? ret : control_arg_string(args, "x-zero-copy", false, &w->zero_copy, err);
-	if (ret == 0 && zero_copy_mode(w->zero_copy, err) < 0)
+	ret = ret ? ret : control_arg_string(args, "x-compress", false, &w->compress, err);
+	ret = ret ? ret
+		  : control_arg_int(args, "compress-level", false, 1, COMPRESS_LEVEL_MAX,
+				    &w->compress_level, err);
+	if (ret == 0 && (parse_mode("x-zero-copy", w->zero_copy, err) < 0 ||
+			 parse_mode("x-compress", w->compress, err) < 0))
 		ret = -EINVAL;
 	if (ret == 0 && strcmp(w->on_timeout, "cancel") != 0 && strcmp(w->on_timeout, "force") != 0)
 		ret = error_set(err, -EINVAL, "migrate", "parameters", "x-on-timeout",
@@ -288,7 +298,9 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.deadline_ms = p->deadline_ms,
 		.channels = p->channels,
 		.on_timeout = p->force ? "force" : "cancel",
-		.zero_copy = zero_copy_names[p->zero_copy],
+		.zero_copy = mode_names[p->zero_copy],
+		.compress = mode_names[p->compress],
+		.compress_level = p->compress_level,
 		.copy = p->copy,
 		.verify = p->verify,
 		.send_ram = p->send_ram,
@@ -303,7 +315,9 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->deadline_ms = (int)w.deadline_ms;
 	p->channels = (int)w.channels;
 	p->force = strcmp(w.on_timeout, "force") == 0;
-	p->zero_copy = zero_copy_mode(w.zero_copy, NULL);
+	p->zero_copy = parse_mode("", w.zero_copy, NULL);
+	p->compress = parse_mode("", w.compress, NULL);
+	p->compress_level = (int)w.compress_level;
 	p->copy = w.copy;
 	p->verify = w.verify;
 	p->send_ram = w.send_ram;
@@ -324,5 +338,5 @@ MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_quer
 MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
 		  "max-bandwidth downtime-limit multifd-channels x-timeout x-on-timeout x-iovecs "
 		  "x-copy x-verify x-send-ram "
-		  "x-deadline x-zero-copy",
+		  "x-deadline x-zero-copy x-compress compress-level",
 		  run_set_parameters);

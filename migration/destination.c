@@ -129,6 +129,7 @@ static int take_record(struct destination *d, const struct record *rec, struct e
 {
 	switch (rec->type) {
 	case RECORD_RAM:
+	case RECORD_RAM_ZSTD:
 		return get_ram(d, rec, err);
 	case RECORD_BLOCK:
 		return block_load_record(&d->block, d->p, rec, err);

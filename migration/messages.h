@@ -7,7 +7,8 @@
  *   HELLO    version-min, version-max, machine, build, cpu, boot-id, ram-record-max,
  *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come);
  *            of a destination: ram-fd, device-fds (optional, 1: it takes descriptors),
- *            channels-max, channels-token (optional, multifd.h);
+ *            channels-max, channels-token (optional, multifd.h),
+ *            zstd (optional, 1: it takes RAM_ZSTD records);
  *            of a source that is going to open data connections: channels
  *   RAM_FD   size, in bytes; DEVICE_FD  device, fds (how many), note (for the device)
  *   CHANNEL  token, number (from 0)
@@ -61,6 +62,7 @@ struct hello {
 	uint64_t mirror_disks; /* 1: the source is going to send its disks, too */
 	uint64_t ram_fd;       /* 1: the destination takes RAM_FD … */
 	uint64_t device_fds;   /* … and DEVICE_FD records */
+	uint64_t zstd;	       /* … and RAM_ZSTD records */
 	/* Data connections, multifd.h: those the source opens, and the destination takes; 0: none.
 	 */
 	uint64_t channels, channels_max;

@@ -124,6 +124,7 @@ struct migration *migration_get(struct vm *vm)
 	m->params.downtime_limit = DEFAULT_DOWNTIME;
 	m->params.iovecs = IOV_MAX;
 	m->params.channels = DEFAULT_CHANNELS;
+	m->params.compress_level = 1;
 	m->cancel_fd = -1;
 	m->realize = vm_realize;
 	pthread_mutex_init(&m->lock, NULL);

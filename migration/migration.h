@@ -43,6 +43,8 @@ struct migration_params {
 	_Atomic uint64_t timeout;	 /* s in all, 0: none */
 	_Atomic bool force;		 /* at the timeout switch over instead of giving up */
 	_Atomic int zero_copy;		 /* enum zerocopy_mode */
+	_Atomic int compress;		 /* enum compress_mode */
+	_Atomic int compress_level;	 /* 1 to COMPRESS_LEVEL_MAX */
 	_Atomic int iovecs;		 /* of one system call, 1 to IOV_MAX */
 	_Atomic bool copy;		 /* copy guest memory before sending it, to compare */
 	_Atomic bool verify;		 /* checksum all RAM on both sides at switchover */
@@ -58,11 +60,12 @@ struct migration_stats {
 	_Atomic uint64_t started_ns, setup_ns, total_ns; /* CLOCK_MONOTONIC; durations */
 	_Atomic uint64_t pages_data, pages_zero;	 /* sent or received */
 	_Atomic uint64_t pages_hinted; /* not sent: the guest does not need what they hold */
-	_Atomic uint64_t ram_total;    /* bytes of guest RAM */
-	_Atomic uint64_t ram_given;    /* … of it handed over by descriptor */
-	_Atomic uint64_t disk_total;   /* bytes of disks that are mirrored */
-	_Atomic uint64_t disk_data, disk_zero; /* bytes of them sent or received */
-	_Atomic uint64_t rounds;	       /* passes over RAM begun */
+	_Atomic uint64_t zipped_pages, zipped_bytes; /* of pages_data, compressed; to so much */
+	_Atomic uint64_t ram_total;		     /* bytes of guest RAM */
+	_Atomic uint64_t ram_given;		     /* … of it handed over by descriptor */
+	_Atomic uint64_t disk_total;		     /* bytes of disks that are mirrored */
+	_Atomic uint64_t disk_data, disk_zero;	     /* bytes of them sent or received */
+	_Atomic uint64_t rounds;		     /* passes over RAM begun */
 	_Atomic uint64_t records;
 	_Atomic uint64_t bytes_xfer, bytes_referenced, bytes_copied;
 	_Atomic uint64_t multifd_bytes; /* of bytes_xfer, over data connections */

@@ -102,7 +102,7 @@ static int receive(struct load_channel *c, struct record *rec, struct error *err
 	ret = protocol_receive(&c->p, rec, err);
 	if (ret < 0)
 		return ret;
-	if (rec->type == RECORD_RAM)
+	if (rec->type == RECORD_RAM || rec->type == RECORD_RAM_ZSTD)
 		ret = ram_load_record(c->l->ram, &c->table, &c->p, rec, err);
 	else if (rec->type == RECORD_ROUND)
 		ret = end_round(c, rec, err);
@@ -307,6 +307,7 @@ void multifd_load_free(struct multifd_load *l)
 		migration_count(l->m, &c->p);
 		migration_set_channel(l->m, 1 + i, NULL, NULL);
 		protocol_free(&c->p);
+		ram_table_free(&c->table);
 		channel_close(c->ch);
 	}
 	if (l->wake >= 0)

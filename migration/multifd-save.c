@@ -200,8 +200,9 @@ static int open_channel(struct multifd_save *s, const char *uri, const char *tok
 	protocol_set_deadline(&c->p, params->deadline_ms);
 	stream_set_iov_max(&c->p.stream, params->iovecs);
 	stream_set_copy_all(&c->p.stream, params->copy);
-	c->batch.p = &c->p;
-	ret = channel_set_zerocopy(c->ch, (enum zerocopy_mode)params->zero_copy, err);
+	ret = ram_batch_init(s->ram, &c->batch, &c->p, err);
+	ret = ret < 0 ? ret
+		      : channel_set_zerocopy(c->ch, (enum zerocopy_mode)params->zero_copy, err);
 	ret = ret < 0 ? ret : migration_set_channel(s->m, 1 + number, c->ch, err);
 	return ret < 0 ? ret : introduce(c, number, token, err);
 }
@@ -360,6 +361,7 @@ void multifd_save_free(struct multifd_save *s)
 		migration_count(s->m, &c->p);
 		migration_set_channel(s->m, 1 + i, NULL, NULL);
 		protocol_free(&c->p);
+		ram_batch_free(&c->batch);
 		channel_close(c->ch);
 		free(c);
 	}

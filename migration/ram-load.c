@@ -31,8 +31,15 @@ int ram_load_init(struct ram_load *l, struct migration *m, struct memory *mem, s
 	return 0;
 }
 
+void ram_table_free(struct ram_table *t)
+{
+	decompressor_free(t->decompressor);
+	t->decompressor = NULL;
+}
+
 void ram_load_free(struct ram_load *l)
 {
+	ram_table_free(&l->table);
 	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
 		free((void *)(uintptr_t)l->touched[i]);
 }
@@ -130,10 +137,15 @@ int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 						  run_bytes(run) };
 		stats->pages_data += run->pages;
 	}
-	ret = stream_readv(&p->stream, t->iov, n_iov);
+	if (rec->type == RECORD_RAM_ZSTD) {
+		ret = decompress(&t->decompressor, &p->stream, &p->reader, rec, t->iov, n_iov, err);
+	} else {
+		ret = stream_readv(&p->stream, t->iov, n_iov);
+		ret = record_payload_result(&p->reader, rec, ret, err);
+	}
 	stats->records++;
 	migration_count(l->m, p);
-	return record_payload_result(&p->reader, rec, ret, err);
+	return ret;
 }
 
 uint32_t ram_checksum(const struct memory *mem)

@@ -62,8 +62,38 @@ int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, u
 	return ret;
 }
 
+int ram_batch_init(const struct ram_save *s, struct ram_batch *b, struct protocol *p,
+		   struct error *err)
+{
+	b->p = p;
+	if (s->compress == COMPRESS_OFF || b->compressor)
+		return 0;
+	b->compressor = compressor_new(s->compress, s->m->params.compress_level);
+	return b->compressor ? 0
+			     : error_set(err, -ENOMEM, "migrate", "RAM", "",
+					 "memory to compress it", "none");
+}
+
+void ram_batch_free(struct ram_batch *b)
+{
+	compressor_free(b->compressor);
+}
+
+int ram_save_compress(struct ram_save *s, bool takes, struct error *err)
+{
+	enum compress_mode mode = (enum compress_mode)s->m->params.compress;
+
+	if (mode == COMPRESS_ON && !takes)
+		return error_set(err, -EOPNOTSUPP, "hello", "destination", "zstd",
+				 "one that takes compressed RAM", "one that does not");
+	if (takes)
+		s->compress = mode;
+	return ram_batch_init(s, &s->batch, s->p, err);
+}
+
 void ram_save_free(struct ram_save *s)
 {
+	ram_batch_free(&s->batch);
 	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
 		free(s->bitmap[i]);
 	if (s->vm) {
@@ -112,13 +142,22 @@ uint64_t ram_save_remaining_ns(const struct ram_save *s)
 
 /* ---- Records ---- */
 
+/* Bytes of it on the wire. */
+static uint64_t wire_payload(const struct ram_batch *b)
+{
+	return b->zipped ? b->zipped_len : b->payload;
+}
+
 /* Hand the record that was put together to the stream, and wait until the channel has it. */
 static int send_record(struct ram_save *s, struct ram_batch *b, struct error *err)
 {
 	size_t len = ram_runs_encode(b->runs, b->n, b->wire);
-	int ret = protocol_send(b->p, RECORD_RAM, b->wire, len, b->payload, true, err);
+	int ret = protocol_send(b->p, b->zipped ? RECORD_RAM_ZSTD : RECORD_RAM, b->wire, len,
+				wire_payload(b), true, err);
 
-	for (unsigned int i = 0; i < b->n && ret == 0; i++) {
+	if (b->zipped && ret == 0)
+		stream_put_buffer_async(&b->p->stream, b->zipped, b->zipped_len);
+	for (unsigned int i = 0; i < b->n && ret == 0 && !b->zipped; i++) {
 		const struct ram_run *run = &b->runs[i];
 		uint64_t bytes = (uint64_t)run->pages << PAGE_SHIFT;
 
@@ -143,6 +182,10 @@ static void count_record(struct ram_save *s, struct ram_batch *b, uint64_t ns)
 	s->dirty -= b->pages;
 	stats->send_ns += ns;
 	stats->pages_data += b->payload >> PAGE_SHIFT;
+	if (b->zipped) {
+		stats->zipped_pages += b->payload >> PAGE_SHIFT;
+		stats->zipped_bytes += b->zipped_len;
+	}
 	stats->pages_zero += b->pages - (b->payload >> PAGE_SHIFT);
 	stats->records++;
 	stats->remaining = ram_save_remaining(s);
@@ -156,12 +199,21 @@ static uint64_t limit_wait(struct ram_save *s, const struct ram_batch *b)
 
 	pthread_mutex_lock(&s->limit_lock);
 	wait = rate_take(&s->limit, s->m->params.max_bandwidth,
-			 b->payload + b->n * RAM_RUN_WIRE + RECORD_HEADER, now_ns());
+			 wire_payload(b) + b->n * RAM_RUN_WIRE + RECORD_HEADER, now_ns());
 	pthread_mutex_unlock(&s->limit_lock);
 	return wait;
 }
 
-/* Waiting for the rate limit counts as sending: the limit is then the bandwidth there is. */
+static void compress_record(struct ram_save *s, struct ram_batch *b)
+{
+	b->zipped = NULL;
+	if (b->compressor)
+		b->zipped = compressor_run(b->compressor, &s->vm->memory, b->runs, b->payload,
+					   &b->zipped_len);
+}
+
+/* Waiting for the rate limit counts as sending: the limit is then the bandwidth there is. So does
+ * compressing. */
 int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct error *err)
 {
 	uint64_t start = now_ns();
@@ -169,11 +221,14 @@ int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct er
 
 	if (!b->n)
 		return 0;
+	compress_record(s, b);
 	migration_sleep(s->m, live ? limit_wait(s, b) : 0);
 	ret = migration_check(s->m, err);
 	ret = ret < 0 ? ret : send_record(s, b, err);
 	if (ret < 0)
 		return ret;
+	if (b->compressor && b->payload)
+		compressor_sent(b->compressor, b->payload, now_ns() - start);
 	count_record(s, b, now_ns() - start);
 	b->n = 0;
 	b->payload = b->pages = 0;

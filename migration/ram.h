@@ -12,6 +12,7 @@
 
 #include <stdint.h>
 
+#include "migration/compress.h"
 #include "migration/migration.h"
 #include "migration/protocol.h"
 #include "migration/rate.h"
@@ -33,6 +34,9 @@ struct ram_batch {
 	uint64_t pages;	  /* of all runs */
 	uint64_t sent_bytes,
 		sent_ns; /* of payload by records sent so far, and how long that took */
+	struct compressor *compressor; /* NULL: pages go as they are */
+	const void *zipped;	       /* payload of the record about to go, if it is compressed */
+	size_t zipped_len;
 	uint8_t wire[RAM_RUNS_MAX * RAM_RUN_WIRE];
 	struct ram_run runs[RAM_RUNS_MAX];
 };
@@ -43,6 +47,7 @@ struct ram_save {
 	struct protocol *p;
 	struct multifd_save *multifd; /* sends instead; NULL: all goes over one connection */
 	uint64_t batch_max;	      /* bytes of payload the other side takes in one record */
+	enum compress_mode compress;  /* what the other side takes, too */
 	uint64_t *bitmap[MEMORY_MAX_REGIONS]; /* pages still to send */
 	_Atomic uint64_t dirty;		      /* … their number */
 	uint64_t fetched_ns;		      /* when the dirty log was read last */
@@ -66,6 +71,10 @@ struct ram_save {
 int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, uint64_t batch_max,
 		  struct error *err);
 void ram_save_free(struct ram_save *s);
+
+/* Compress from now on, as params.compress says, if the other side @takes that. After
+ * ram_save_init(). */
+int ram_save_compress(struct ram_save *s, bool takes, struct error *err);
 
 /*
  * Ask devices which pages need not be sent, until ram_save_fetch(); after ram_save_init(), before
@@ -98,6 +107,11 @@ int ram_save_settle(struct ram_save *s, struct error *err);
 uint64_t ram_save_remaining(const struct ram_save *s);
 uint64_t ram_save_remaining_ns(const struct ram_save *s);
 
+/* A batch of a connection of its own, for multifd-save.c: begin, and free what it has. */
+int ram_batch_init(const struct ram_save *s, struct ram_batch *b, struct protocol *p,
+		   struct error *err);
+void ram_batch_free(struct ram_batch *b);
+
 /*
  * For multifd-save.c, whose threads send pieces of a round each by a batch of their own: the dirty
  * pages [@first, @first + @n) of region @i, multiples of 64 as for dirty_log_clear(); and what the
@@ -112,6 +126,7 @@ bool ram_save_round_is_over(const struct ram_save *s, bool live);
 /* The receiving side. */
 /* Room for the table of one record, for each thread that loads. */
 struct ram_table {
+	struct decompressor *decompressor; /* NULL before the first record that needs it */
 	struct ram_run runs[RAM_RUNS_MAX];
 	struct iovec iov[RAM_RUNS_MAX];
 };
@@ -127,8 +142,10 @@ struct ram_load {
 int ram_load_init(struct ram_load *l, struct migration *m, struct memory *mem, struct error *err);
 void ram_load_free(struct ram_load *l);
 
-/* Put RAM record @rec in its place. All of it is checked before anything is written. Any thread,
- * with a @p and a @t of its own. */
+void ram_table_free(struct ram_table *t);
+
+/* Put RAM or RAM_ZSTD record @rec in its place. All of it is checked before anything is written.
+ * Any thread, with a @p and a @t of its own. */
 int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 		    const struct record *rec, struct error *err);
 

@@ -190,6 +190,22 @@ static int decode_run(const struct record *rec, size_t i, struct ram_run *run, s
 	return 0;
 }
 
+/* @n if the payload can be that of @data bytes, compressed. */
+static int check_zipped(const struct record *rec, uint64_t data, int n, struct error *err)
+{
+	char expected[64];
+
+	if (data > RAM_ZSTD_MAX)
+		return error_set(err, -EPROTO, "stream", rec->device, "pages",
+				 "at most 4 MiB of data", "%llu bytes", (unsigned long long)data);
+	if (rec->payload_len && rec->payload_len < data)
+		return n;
+	snprintf(expected, sizeof(expected), "fewer than the %llu bytes of its data runs",
+		 (unsigned long long)data);
+	return error_set(err, -EPROTO, "stream", rec->device, "payload length", expected, "%llu",
+			 (unsigned long long)rec->payload_len);
+}
+
 int ram_runs_decode(const struct record *rec, struct ram_run *runs, struct error *err)
 {
 	size_t n = rec->meta_len / RAM_RUN_WIRE;
@@ -207,6 +223,8 @@ int ram_runs_decode(const struct record *rec, struct ram_run *runs, struct error
 		if (runs[i].kind == RAM_DATA)
 			data += (uint64_t)runs[i].pages << RAM_PAGE_SHIFT;
 	}
+	if (rec->type == RECORD_RAM_ZSTD)
+		return check_zipped(rec, data, (int)n, err);
 	if (data == rec->payload_len)
 		return (int)n;
 	snprintf(expected, sizeof(expected), "%llu bytes, as its data runs have",

@@ -34,6 +34,7 @@ static const struct record_info infos[] = {
 	{ RECORD_ROUND, RECORD_MANDATORY, "ROUND", KIB(64), 0 },
 	{ RECORD_RAM_FD, RECORD_MANDATORY, "RAM_FD", KIB(64), 0 },
 	{ RECORD_DEVICE_FD, RECORD_MANDATORY, "DEVICE_FD", KIB(64), 0 },
+	{ RECORD_RAM_ZSTD, RECORD_MANDATORY, "RAM_ZSTD", RAM_RUNS_MAX *RAM_RUN_WIRE, RAM_ZSTD_MAX },
 };
 
 /* What an optional record of a later version may have, to be skipped. */

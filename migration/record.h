@@ -23,7 +23,8 @@
  *     12     1  kind, enum ram_kind
  *     13     3  zero
  *
- * and as payload the pages of all data runs, in that order, back to back.
+ * and as payload the pages of all data runs, in that order, back to back. RAM_ZSTD has the same
+ * metadata, and as payload one zstd frame of these pages, which is shorter than they are.
  *
  * Errors: {"stream", "RAM record at byte 4711", field, expected, got}. Codes: -ENODATA the stream
  * ended between two records, -EPIPE it ended inside one, -EBADMSG a CRC is wrong, -EPROTO a value
@@ -57,13 +58,14 @@ enum record_type {
 	RECORD_FAILED = 9,
 	RECORD_COMMIT = 10,
 	RECORD_RUNNING = 11,
-	RECORD_END = 12,      /* last record of a file */
-	RECORD_PROGRESS = 13, /* optional, may be skipped */
-	RECORD_BLOCK = 14,    /* metadata: block-runs.h, payload: parts of a disk */
-	RECORD_CHANNEL = 15,  /* first record of a data connection, multifd.h */
-	RECORD_ROUND = 16,    /* a round over RAM is complete */
-	RECORD_RAM_FD = 20,   /* all of RAM, as a descriptor beside it */
-	RECORD_DEVICE_FD = 21 /* what a device has open, likewise */
+	RECORD_END = 12,       /* last record of a file */
+	RECORD_PROGRESS = 13,  /* optional, may be skipped */
+	RECORD_BLOCK = 14,     /* metadata: block-runs.h, payload: parts of a disk */
+	RECORD_CHANNEL = 15,   /* first record of a data connection, multifd.h */
+	RECORD_ROUND = 16,     /* a round over RAM is complete */
+	RECORD_RAM_FD = 20,    /* all of RAM, as a descriptor beside it */
+	RECORD_DEVICE_FD = 21, /* what a device has open, likewise */
+	RECORD_RAM_ZSTD = 40   /* as RAM, the payload compressed: compress.h */
 };
 
 /* One row a type: the only place that knows its name and limits. */
@@ -176,6 +178,7 @@ int record_meta_end(const struct record_meta *m, const struct record *rec, struc
 #define RAM_RUN_WIRE	16
 #define RAM_PAGE_SHIFT	12
 #define RAM_PAYLOAD_MAX (256ull << 20) /* of one RAM record */
+#define RAM_ZSTD_MAX	(4u << 20)     /* of a RAM_ZSTD record, and of what is in it */
 
 enum ram_kind {
 	RAM_DATA = 1, /* the pages are in the payload */

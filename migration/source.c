@@ -146,6 +146,7 @@ static int send_ram(struct source *s, struct error *err)
 	ret = dirty_log_start(s->vm, err);
 	s->logging = ret == 0;
 	ret = ret < 0 ? ret : ram_save_init(s->ram, s->m, s->p, s->theirs.ram_record_max, err);
+	ret = ret < 0 ? ret : ram_save_compress(s->ram, s->theirs.zstd, err);
 	if (ret == 0 && s->ours.mirror_disks)
 		ret = block_save_init(&s->block, s->m, s->p, s->ram, s->theirs.block_record_max,
 				      err);

@@ -182,6 +182,12 @@ static void print_costs(FILE *out, const json_t *info)
 	if (calls > 0)
 		fprintf(out, ", %s each", human((referenced + copied) / calls, b, sizeof(b)));
 	fputc('\n', out);
+	if (number(info, "x-ferry", "zstd-pages") > 0)
+		fprintf(out, "  compressed    %s to %s\n",
+			human(number(info, "x-ferry", "zstd-pages") *
+				      number(info, "ram", "page-size"),
+			      a, sizeof(a)),
+			human(number(info, "x-ferry", "zstd-bytes"), b, sizeof(b)));
 	if (number(info, "x-ferry", "zero-copy-bytes") +
 		    number(info, "x-ferry", "zero-copy-fallbacks") >
 	    0)

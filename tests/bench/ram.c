@@ -2,13 +2,13 @@
 /*
  * A migration without a guest: all of ferry's stream, protocol and RAM code, and no KVM.
  *
- *	ram receive				prints "uri=…", then its costs
+ *	ram receive [URI]			prints "uri=…", then its costs
  *	ram send URI MIB DATA CONTENT HOW IOVECS CHANNELS
  *
- * The sender has MIB of RAM, the first DATA of it written: CONTENT is "random", or "mixed" with
- *every other page zero. HOW is "reference", "copy" or "zerocopy",
- * CHANNELS how many data connections RAM goes over, 1 for none. Costs are printed as "ns=… cpu_ns=…
- *…".
+ * The sender has MIB of RAM, the first DATA of it written: CONTENT is "random", "mixed" with every
+ * other page zero, or the path of a file, whose bytes then are repeated. HOW is "reference",
+ * "copy", "zerocopy", "zstd", or "zstd-auto", CHANNELS how many data connections RAM goes over, 1
+ * for none. Costs are printed as "ns=… cpu_ns=… …".
  */
 #include <err.h>
 #include <errno.h>
@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "migration/compress.h"
 #include "migration/migration.h"
 #include "vmm/error.h"
 #include "vmm/loop.h"
@@ -82,7 +83,7 @@ static int see_through(struct vm *vm, uint64_t cpu_began)
 	return 0;
 }
 
-static int receive(void)
+static int receive(const char *at)
 {
 	struct error e = { 0 };
 	const char *uri;
@@ -93,7 +94,7 @@ static int receive(void)
 	check(destination_prepare(vm, NULL, NULL, &e), &e);
 	vm->migration->realize = realize;
 	began = cpu_ns();
-	check(destination_start(vm, "tcp:127.0.0.1:0", &uri, &e), &e);
+	check(destination_start(vm, at, &uri, &e), &e);
 	printf("uri=%s\n", uri);
 	fflush(stdout);
 	return see_through(vm, began);
@@ -113,6 +114,26 @@ static void fill(struct memory *mem, uint64_t size, bool mixed)
 	}
 }
 
+static void fill_from(struct memory *mem, uint64_t size, const char *path)
+{
+	FILE *f = fopen(path, "re");
+	uint64_t gpa = 0;
+
+	if (!f)
+		err(1, "%s", path);
+	while (gpa < size) {
+		uint64_t chunk = size - gpa < MIB ? size - gpa : MIB;
+		size_t got = fread(memory_hva(mem, gpa, chunk), 1, chunk, f);
+
+		if (!got && gpa == 0)
+			errx(1, "%s: empty", path);
+		if (!got)
+			rewind(f);
+		gpa += got;
+	}
+	fclose(f);
+}
+
 /* @argv: the arguments after "send". */
 static int send_to(char **argv)
 {
@@ -120,7 +141,7 @@ static int send_to(char **argv)
 	struct error e = { 0 };
 	struct machine_tree *mt;
 	struct vm *vm;
-	uint64_t began;
+	uint64_t began, data;
 	void *fdt;
 
 	options.memory = strtoull(argv[1], NULL, 10) * MIB;
@@ -128,12 +149,18 @@ static int send_to(char **argv)
 	check(machine_tree_new(&mt, &options, &e), &e);
 	check(machine_tree_finish(mt, &fdt, &e), &e);
 	check(realize(vm, fdt, false, &e), &e);
-	fill(&vm->memory, strtoull(argv[2], NULL, 10) * MIB, !strcmp(argv[3], "mixed"));
+	data = strtoull(argv[2], NULL, 10) * MIB;
+	if (strchr(argv[3], '/'))
+		fill_from(&vm->memory, data, argv[3]);
+	else
+		fill(&vm->memory, data, !strcmp(argv[3], "mixed"));
 	check(vm_set_state(vm, VM_RUNNING, &e), &e);
 	if (!migration_get(vm))
 		errx(1, "no memory");
 	vm->migration->params.copy = !strcmp(argv[4], "copy");
 	vm->migration->params.zero_copy = strcmp(argv[4], "zerocopy") ? ZEROCOPY_OFF : ZEROCOPY_ON;
+	if (strncmp(argv[4], "zstd", 4) == 0)
+		vm->migration->params.compress = argv[4][4] ? COMPRESS_AUTO : COMPRESS_ON;
 	vm->migration->params.iovecs = atoi(argv[5]);
 	vm->migration->params.channels = atoi(argv[6]);
 	vm->migration->params.multifd = atoi(argv[6]) > 1;
@@ -144,8 +171,8 @@ static int send_to(char **argv)
 
 int main(int argc, char **argv)
 {
-	if (argc == 2 && !strcmp(argv[1], "receive"))
-		return receive();
+	if ((argc == 2 || argc == 3) && !strcmp(argv[1], "receive"))
+		return receive(argc == 3 ? argv[2] : "tcp:127.0.0.1:0");
 	if (argc == 9 && !strcmp(argv[1], "send"))
 		return send_to(argv + 2);
 	errx(2, "see the top of ram.c");

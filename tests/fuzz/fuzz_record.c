@@ -104,7 +104,7 @@ static int use(struct record_reader *reader, const struct record *rec, struct er
 		if (ret < 0)
 			return ret;
 	}
-	if (rec->type == RECORD_RAM) {
+	if (rec->type == RECORD_RAM || rec->type == RECORD_RAM_ZSTD) {
 		ret = ram_runs_decode(rec, runs, err);
 		if (ret < 0)
 			return ret;

@@ -117,6 +117,20 @@ def dirtying_guest_over_several_channels():
 
 
 @t.test
+def dirtying_guest_compressed():
+    for channels in (1, 2):
+        for mode in ("on", "auto"):
+            m = dirty()
+            m.qmp.run("migrate-set-parameters", x_compress=mode, compress_level=2)
+            # A link slow enough for compressing to win also on a slow CPU.
+            m = cross(m, max_bandwidth=8 << 20, **multifd(m, channels))
+            info = m.qmp.run("query-migrate")
+            t.check(info["ram"]["transferred"] < info["ram"]["normal-bytes"], "fewer bytes came than there are: %s" % info)
+            verify(m)
+            finish(m, "dirty")
+
+
+@t.test
 def several_channels_and_either_side_dies():
     for victim in ("source", "destination"):
         for mib in (1, 4):

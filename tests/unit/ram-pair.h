@@ -68,10 +68,10 @@ static inline void *receive(void *opaque)
 		usleep(100000);
 	do {
 		t->result = protocol_receive(t->p[1], &rec, &t->error);
-		if (t->result == 0 && rec.type == RECORD_RAM)
+		if (t->result == 0 && rec.type != RECORD_STOPPED)
 			t->result =
 				ram_load_record(t->load, &t->load->table, t->p[1], &rec, &t->error);
-	} while (t->result == 0 && rec.type == RECORD_RAM);
+	} while (t->result == 0 && rec.type != RECORD_STOPPED);
 	return NULL;
 }
 

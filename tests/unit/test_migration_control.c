@@ -49,7 +49,8 @@ static void parameters(void **state)
 		    "{\"max-bandwidth\": 1000000, \"downtime-limit\": 20,"
 		    " \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
 		    " \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, "
-		    "\"x-deadline\": 5, \"multifd-channels\": 8, \"x-zero-copy\": \"auto\"}",
+		    "\"x-deadline\": 5, \"multifd-channels\": 8, \"x-zero-copy\": \"auto\", "
+		    "\"x-compress\": \"on\", \"compress-level\": 3}",
 		    &ret, &err),
 		0);
 	assert_int_equal(run(vm, "query-migrate-parameters", "{}", &ret, &err), 0);
@@ -57,7 +58,8 @@ static void parameters(void **state)
 		"{\"max-bandwidth\": 1000000, \"downtime-limit\": 20,"
 		" \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
 		" \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, \"x-deadline\": 5,"
-		" \"multifd-channels\": 8, \"x-zero-copy\": \"auto\"}",
+		" \"multifd-channels\": 8, \"x-zero-copy\": \"auto\", "
+		"\"x-compress\": \"on\", \"compress-level\": 3}",
 		0, NULL);
 	assert_true(json_equal(ret, want));
 	json_decref(ret);

@@ -2,6 +2,7 @@
 /* RAM over several connections: everything arrives, whatever is written meanwhile. */
 #include "multifd-rig.h"
 
+#include "migration/compress.h"
 #include "migration/messages.h"
 #include "migration/multifd.h"
 
@@ -98,15 +99,24 @@ static void pause_writer(void *opaque, enum vm_state from, enum vm_state to)
 
 static void written_while_sent(void **state)
 {
-	static const int channels[] = { 2, 4, 16 };
+	static const struct {
+		int channels;
+		enum compress_mode compress;
+	} cases[] = {
+		{ 2, COMPRESS_OFF }, { 4, COMPRESS_OFF }, { 16, COMPRESS_OFF }, { 3, COMPRESS_ON }
+	};
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(channels) / sizeof(channels[0]); i++) {
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct writer w = { 0 };
 		struct rig r;
 
-		rig_prepare(&r, 16 * MIB, channels[i], 20000);
+		rig_prepare(&r, 16 * MIB, cases[i].channels, 20000);
+		r.from->migration->params.compress = cases[i].compress;
 		fill_random(&r.from->memory, 9);
+		/* Of which half gets smaller. */
+		for (uint64_t gpa = 0; gpa < 16 * MIB; gpa += PAGE_SIZE)
+			memset(memory_hva(&r.from->memory, gpa, PAGE_SIZE), 1, PAGE_SIZE / 2);
 		r.from->migration->params.max_bandwidth = 64 * MIB; /* so that it takes a while */
 		w.mem = &r.from->memory;
 		w.listener = (struct vm_listener){ .changed = pause_writer, .opaque = &w };
@@ -117,6 +127,8 @@ static void written_while_sent(void **state)
 		assert_true(w.writes > 100);
 		assert_true(r.from->migration->stats.rounds > 1);
 		assert_moved(&r);
+		assert_int_equal(r.from->migration->stats.zipped_pages > 0,
+				 cases[i].compress == COMPRESS_ON);
 		rig_finish(&r);
 	}
 }
