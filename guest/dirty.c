@@ -41,15 +41,15 @@ static void verify(struct dirty *d)
 		gap_look(&d->gap);
 	}
 	print("verify ok pages=%lu rounds=%lu\n", d->fill + d->ws, d->round);
-	d->gap.last = clock_ns();
 }
 
 static void status(struct dirty *d)
 {
+	uint64_t max = d->gap.max;
+
+	d->gap.max = 0; /* a pause while this is printed is the next answer's */
 	print("dirty rounds=%lu mib=%lu gap_us=%lu now_ns=%lu stopped=%u\n", d->round,
-	      d->written / PAGE_MIB, d->gap.max / 1000, d->gap.last, clock_stopped());
-	d->gap.max = 0;
-	d->gap.last = clock_ns();
+	      d->written / PAGE_MIB, max / 1000, d->gap.last, clock_stopped());
 }
 
 static void fill(struct dirty *d)
@@ -88,6 +88,7 @@ static void dirty(void)
 	if (d.fill + d.ws > ram_pages())
 		fail("fill and ws want %lu pages, %lu are free", d.fill + d.ws, ram_pages());
 	fill(&d);
+	console_watch(&d.gap);
 	uint64_t now = d.due, end = seconds ? now + seconds * SECOND_NS : ~0ull;
 	while (command != 'q' && now < end) {
 		now = gap_look(&d.gap);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The console: a 16550 at port 0x3f8, polled (PC16550D data sheet, section 8), and print. */
 #include <stdarg.h>
+#include "clock.h"
 #include "cpu.h"
 #include "program.h"
 #include "machine.h"
@@ -21,6 +22,7 @@ enum {
 
 static volatile int console_lock;
 static uint64_t console_polled;
+static struct gap *console_gap;
 
 void console_init(void)
 {
@@ -44,10 +46,17 @@ int console_command(uint64_t now_ns)
 	return c == 's' || c == 'v' || c == 'r' || c == 'q' ? c : 0;
 }
 
+void console_watch(struct gap *gap)
+{
+	console_gap = gap;
+}
+
 static void put(char c)
 {
-	while (!(inb(LSR) & LSR_THR_EMPTY))
-		cpu_relax();
+	do {
+		if (console_gap)
+			gap_look(console_gap);
+	} while (!(inb(LSR) & LSR_THR_EMPTY));
 	outb(THR, (uint8_t)c);
 }
 
@@ -125,6 +134,7 @@ void fail(const char *fmt, ...)
 
 	if (__atomic_exchange_n(&failing, 1, __ATOMIC_ACQUIRE)) /* another CPU was first */
 		syscall(SYS_HALT, 0, 0, 0, NULL);
+	console_gap = NULL; /* the clock may be what failed */
 	print("FAIL %s: ", machine.program ? machine.program : "boot");
 	va_start(args, fmt);
 	print_list(fmt, args);

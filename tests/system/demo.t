@@ -5,6 +5,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -34,7 +35,22 @@ def a_guest_crosses_and_the_report_says_what_it_took():
                    r"system calls +[1-9]", r"throughput +\d.*/s", r"in \d+\.\d+ s", r"blackout +\d+\.\d+ ms",
                    r"guest's clock +\d+\.\d+ ms", r"all [1-9]\d* pages hold what they should"):
         t.check(re.search(figure, out), "%r is not in:\n%s" % (figure, out))
+    blackout, seen = (float(re.search(figure + r" +(\d+\.\d+) ms", out)[1]) for figure in ("blackout", "guest's clock"))
+    t.check(blackout <= seen + 0.001, "a blackout of %.3f ms, of which the guest saw %.3f ms" % (blackout, seen))
     return None
+
+
+@t.test
+def a_number_that_comes_in_pieces_is_read_to_its_end():
+    """What a guest prints comes as it prints it: 82 ms were once read as 8 µs."""
+    here, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with here, guest:
+        m = t.Machine.__new__(t.Machine)
+        m.sock, m.output = here, ""
+        for piece in ("rounds=7 gap_us=8", "2345", " now_ns=1"):
+            guest.send(piece.encode())
+        t.same(m.expect(r"gap_us=(\d+)")[1], "82345", "the number")
+        t.same(m.output, " now_ns=1", "what is left to be read")
 
 
 @t.test

@@ -289,12 +289,13 @@ class Machine:
             self.sock = found
 
     def expect(self, pattern, timeout=None):
-        """Read the guest's output until @pattern matches; what was read up to there is consumed."""
+        """Read the guest's output until @pattern matches; what was read up to there is consumed. A number is read to
+        its end, which has come when something else follows it."""
         self._connect()
         deadline = time.monotonic() + (timeout or PATIENCE)
         while True:
             found = re.search(pattern, self.output, re.MULTILINE)
-            if found:
+            if found and (found.end() < len(self.output) or not self.output[-1:].isdigit()):
                 self.output = self.output[found.end():]
                 return found
             left = deadline - time.monotonic()
