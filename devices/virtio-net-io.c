@@ -28,7 +28,9 @@ static bool in_use(const struct virtio_net *net, unsigned int pair)
 static void arm(struct virtio_net *net, unsigned int pair, bool again)
 {
 	struct net_pair *p = &net->pair[pair];
-	uint32_t events = (p->receiving ? EPOLLIN : 0U) | (p->blocked ? EPOLLOUT : 0U);
+	/* What is here already needs no waiting: the backend can be written to now, or soon. */
+	uint32_t here = pair == 0 && net_has_backlog(net) ? EPOLLOUT : 0U;
+	uint32_t events = (p->receiving ? EPOLLIN | here : 0U) | (p->blocked ? EPOLLOUT : 0U);
 
 	if (!p->watch)
 		return;
@@ -187,6 +189,14 @@ static void dirty(struct virtio_net *net, size_t len)
 	}
 }
 
+static ssize_t next_frame(struct virtio_net *net, unsigned int pair, const struct iovec *iov,
+			  unsigned int n, size_t len)
+{
+	if (pair == 0 && net_has_backlog(net))
+		return net_backlog_recv(net, iov, n, len);
+	return net->backend.ops->recv(&net->backend, pair, iov, n, len);
+}
+
 /* Take one frame off the backend. False when there is none, or no buffer for it. */
 static bool receive(struct virtio_net *net, unsigned int pair)
 {
@@ -202,7 +212,7 @@ static bool receive(struct virtio_net *net, unsigned int pair)
 		return false;
 	n = skip(&iov, n, hdr);
 	iov[n] = (struct iovec){ &more, 1 };
-	len = net->backend.ops->recv(&net->backend, pair, iov, n + 1, room - hdr + 1);
+	len = next_frame(net, pair, iov, n + 1, room - hdr + 1);
 	if (len == 0)
 		lose_link(net);
 	if (len <= 0)
@@ -286,7 +296,7 @@ void net_on_backend(void *opaque, uint32_t events)
 	bool writable;
 
 	pthread_mutex_lock(&net->vd.dev.lock);
-	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP) || (pair == 0 && net_has_backlog(net)))
 		receive_all(net, pair);
 	writable = p->blocked && events & (EPOLLOUT | EPOLLERR | EPOLLHUP);
 	if (writable)

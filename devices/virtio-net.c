@@ -90,6 +90,7 @@ static void net_reset(struct virtio_device *vd)
 
 	*s = (struct net_state){ .virtio = s->virtio };
 	memcpy(s->mac, net->mac, sizeof(s->mac));
+	net_backlog_free(net);
 	net_tell_backend(net);
 }
 
@@ -230,6 +231,7 @@ static void net_unrealize(struct device *dev)
 		loop_fd_del(net->pair[i].watch);
 	if (net->timer)
 		loop_timer_del(net->timer);
+	net_backlog_free(net);
 	net_close(&net->backend);
 }
 
@@ -330,6 +332,8 @@ static const struct device_class net_class = {
 	.check = net_check_state,
 	.post_load = net_post_load,
 	.announce = net_announce_here,
+	.backlog = net_backlog,
+	.take_backlog = net_take_backlog,
 	.hand_on = net_hand_on,
 };
 DEVICE_CLASS(net_class);

@@ -31,6 +31,12 @@ struct net_pair {
 	bool blocked;	/* wait until the host takes frames again */
 };
 
+/* virtio-net-backlog.c: frames [at, len) of @data are the first that the guest gets; NULL: none. */
+struct net_backlog {
+	uint8_t *data;
+	size_t len, at;
+};
+
 struct virtio_net {
 	struct virtio_device vd;
 	struct net_state state;
@@ -45,6 +51,7 @@ struct virtio_net {
 	bool expected; /* frames that come are kept for the guest on its way here */
 	struct loop_timer *timer;
 	unsigned int rounds; /* of telling the network that are left */
+	struct net_backlog backlog;
 
 	/* Of the queue being worked on. */
 	struct virtq_chain chain;	      /* transmit, control */
@@ -65,6 +72,15 @@ void net_receive_kicked(struct virtio_net *net, unsigned int pair);
 void net_transmit(struct virtio_net *net, unsigned int pair);
 /* Called by the loop without the lock; @opaque is a struct net_pair. */
 void net_on_backend(void *opaque, uint32_t events);
+
+/* virtio-net-backlog.c: what device.h says of a backlog. */
+const void *net_backlog(struct device *dev, size_t *len);
+int net_take_backlog(struct device *dev, const void *data, size_t len, struct error *err);
+/* Is there any? It is for the first pair, by net_backlog_recv instead of the backend's recv. */
+bool net_has_backlog(const struct virtio_net *net);
+ssize_t net_backlog_recv(struct virtio_net *net, const struct iovec *iov, unsigned int n,
+			 size_t len);
+void net_backlog_free(struct virtio_net *net);
 
 /* virtio-net-ctrl.c: commands on the control queue @q. */
 void net_control(struct virtio_net *net, unsigned int q);

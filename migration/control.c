@@ -97,6 +97,7 @@ static json_t *own_info(const struct migration *m)
 	put(info, "zstd-bytes", s->zipped_bytes);
 	put(info, "iovecs-queued", s->iovecs_queued);
 	put(info, "ram-given", s->ram_given);
+	put(info, "backlog", s->backlog);
 	put(info, "iovecs-sent", s->iovecs_sent);
 	put(info, "syscalls", s->syscalls);
 	put(info, "send-ns", s->send_ns);

@@ -12,6 +12,7 @@
 #include <sys/param.h>
 #include <time.h>
 
+#include "migration/backlog.h"
 #include "migration/destination.h"
 #include "vmm/command.h"
 #include "vmm/tree.h"
@@ -181,6 +182,19 @@ static int claim(struct destination *d, struct error *err)
 	return ret;
 }
 
+static int wait_commit(struct destination *d, struct error *err)
+{
+	struct record rec;
+	int ret;
+
+	do {
+		ret = protocol_receive(d->p, &rec, err);
+		if (ret == 0 && rec.type == RECORD_BACKLOG)
+			ret = backlog_receive(d->m, d->p, &rec, err);
+	} while (ret == 0 && rec.type != RECORD_COMMIT);
+	return ret;
+}
+
 /* The source must have let go before we take, and both before anybody runs. */
 static int take_over(struct destination *d, const struct record *state, struct error *err)
 {
@@ -196,7 +210,7 @@ static int take_over(struct destination *d, const struct record *state, struct e
 	}
 	ret = ret < 0 ? ret : claim(d, err);
 	ret = ret < 0 ? ret : protocol_say(d->p, RECORD_LOADED, NULL, err);
-	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_COMMIT, &rec, err);
+	ret = ret < 0 ? ret : wait_commit(d, err);
 	d->commit_ns = now_ns();
 	return ret;
 }

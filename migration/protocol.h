@@ -9,7 +9,8 @@
  *                                          ←  RAM … rounds … RAM        guest runs
  *                                          ←  STOPPED, RAM …, STATE     guest paused here
  *   LOADED | FAILED                        →
- *                                          ←  COMMIT      the source may never run it again
+ *                                          ←  BACKLOG …, COMMIT
+ *                                                           the source may never run it again
  *   RUNNING                                →      the destination runs it
  *
  * With disks that are mirrored there are BLOCK records between those of RAM. On one host there may

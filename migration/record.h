@@ -63,6 +63,7 @@ enum record_type {
 	RECORD_BLOCK = 14,     /* metadata: block-runs.h, payload: parts of a disk */
 	RECORD_CHANNEL = 15,   /* first record of a data connection, multifd.h */
 	RECORD_ROUND = 16,     /* a round over RAM is complete */
+	RECORD_BACKLOG = 17,   /* optional: what came for the guest since it was stopped */
 	RECORD_RAM_FD = 20,    /* all of RAM, as a descriptor beside it */
 	RECORD_DEVICE_FD = 21, /* what a device has open, likewise */
 	RECORD_RAM_ZSTD = 40   /* as RAM, the payload compressed: compress.h */
@@ -179,6 +180,9 @@ int record_meta_end(const struct record_meta *m, const struct record *rec, struc
 #define RAM_PAGE_SHIFT	12
 #define RAM_PAYLOAD_MAX (256ull << 20) /* of one RAM record */
 #define RAM_ZSTD_MAX	(4u << 20)     /* of a RAM_ZSTD record, and of what is in it */
+
+#define BACKLOG_META_MAX    65		 /* a device's name */
+#define BACKLOG_PAYLOAD_MAX (1ull << 20) /* of one BACKLOG record */
 
 enum ram_kind {
 	RAM_DATA = 1, /* the pages are in the payload */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <sys/param.h>
 
+#include "migration/backlog.h"
 #include "migration/multifd.h"
 #include "vmm/command.h"
 #include "vmm/successor.h"
@@ -254,6 +255,7 @@ static int commit(struct source *s, struct error *err)
 {
 	int ret = migration_commit(s->m, err);
 
+	ret = ret < 0 ? ret : backlog_send(s->m, s->p, err);
 	ret = ret < 0 ? ret : protocol_send(s->p, RECORD_COMMIT, NULL, 0, 0, false, err);
 	s->committed_ns = now_ns();
 	ret = ret < 0 ? ret : protocol_flush(s->p, err);

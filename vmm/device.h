@@ -172,6 +172,17 @@ struct device_class {
 	 */
 	void (*announce)(struct device *dev);
 
+	/*
+	 * What has come to this host for a guest that was stopped and is about to run elsewhere:
+	 * frames in the queue of a tap, say. It stays the device's, which gives it to the guest
+	 * should that run on here, and valid until then; NULL: nothing. Quiesced. Any thread.
+	 * Optional.
+	 */
+	const void *(*backlog)(struct device *dev, size_t *len);
+	/* At the other host: keep a copy for the guest, which is about to run. Hostile input. Any
+	 * thread. */
+	int (*take_backlog)(struct device *dev, const void *data, size_t len, struct error *err);
+
 	/* A person presses the power button, which this device has. vCPUs may run. */
 	void (*press_power)(struct device *dev);
 	/* Optional: what only a balloon has, see below. */

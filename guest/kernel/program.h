@@ -27,8 +27,8 @@ struct program {
 /* Console. print knows %s %c %d %u %x with l, ll, 0 and a width; whole calls are not mixed. */
 __attribute__((format(printf, 1, 2))) void print(const char *fmt, ...);
 
-/* Looks at the clock for @gap at each character that is printed, so that a pause meanwhile is seen. Of
- * a program that runs on one CPU. */
+/* Looks at the clock for @gap at each character that is printed, so that a pause meanwhile is seen.
+ * Of a program that runs on one CPU. */
 struct gap;
 void console_watch(struct gap *gap);
 

@@ -158,8 +158,10 @@ def an_external_client_hardly_notices():
     print("# blackout %.0f ms; the guest dirtied %.0f MiB/s; %.1f MiB/s while sending, %d rounds" %
           (blackout * 1e3, rate, throughput(report), report["ram"]["dirty-sync-count"]))
     for name, s in streams.items():
-        print("# %s: longest time without an answer %.0f ms, before the move %.0f ms; %d of %d lost" %
-              (name, s.gap(asked) * 1e3, s.gap(until=asked) * 1e3, len(lost[name]), len(s.sent)))
+        print("# %s: longest time without an answer %.0f ms, before the move %.0f ms; lost %d of %d, before the move %d" %
+              (name, s.gap(asked) * 1e3, s.gap(until=asked) * 1e3, len(lost[name]), len(s.sent),
+               sum(s.sent[n] < asked for n in lost[name])))
+    print("# %d bytes of frames followed the guest" % report["x-ferry"]["backlog"])
     print("# frames that the taps had no room for: %d at the source, %d at the destination" %
           tuple(overrun(host) for host in t.place.hosts.values()))
     for name, s in streams.items():

@@ -14,9 +14,9 @@ HEADER = struct.Struct(">IHHIIQII")
 MAGIC = 0x46525259
 MANDATORY = 1
 NAMES = ("HELLO", "MACHINE", "ACCEPT", "REJECT", "RAM", "STOPPED", "STATE", "LOADED", "FAILED", "COMMIT",
-         "RUNNING", "END", "PROGRESS", "BLOCK", "CHANNEL", "ROUND")
+         "RUNNING", "END", "PROGRESS", "BLOCK", "CHANNEL", "ROUND", "BACKLOG")
 TYPES = {name: number for number, name in enumerate(NAMES, 1)}
-OPTIONAL = ("PROGRESS",)
+OPTIONAL = ("PROGRESS", "BACKLOG")
 SOURCE, DESTINATION = "source", "destination"
 
 

@@ -216,6 +216,31 @@ static inline uint8_t command(struct fixture *f, uint8_t class, uint8_t cmd, con
 	return p[0x1000];
 }
 
+/* A machine for @from to move to, on a cable of its own. */
+static inline void prepare(struct fixture *to, const struct fixture *from)
+{
+	plug_in(to, 1, ",vnet-hdr", true);
+	for (unsigned int i = 0; i < QUEUES; i++) {
+		to->queue[i] = from->queue[i];
+		to->queue[i].vd = to->vd;
+	}
+}
+
+static inline void move(struct fixture *from, struct fixture *to)
+{
+	struct error err = { 0 };
+
+	rig_quiesce(&from->rig);
+	for (unsigned int i = 0; i < QUEUES; i++) {
+		to->queue[i] = from->queue[i];
+		to->queue[i].vd = to->vd;
+	}
+	memcpy(to->rig.vm->memory.regions[0].hva, from->rig.vm->memory.regions[0].hva, RIG_RAM);
+	if (rig_copy(&from->rig, &to->rig, &err) != 0)
+		fail_msg("%s: %s: %s", err.device, err.field, err.got);
+	rig_assert_same_state(&from->rig, &to->rig);
+}
+
 static inline uint16_t net_status(struct fixture *f)
 {
 	uint16_t status = 0;

@@ -6,31 +6,6 @@
 
 #define RARP_LEN 60
 
-/* A machine for @from to move to, on a cable of its own. */
-static void prepare(struct fixture *to, const struct fixture *from)
-{
-	plug_in(to, 1, ",vnet-hdr", true);
-	for (unsigned int i = 0; i < QUEUES; i++) {
-		to->queue[i] = from->queue[i];
-		to->queue[i].vd = to->vd;
-	}
-}
-
-static void move(struct fixture *from, struct fixture *to)
-{
-	struct error err = { 0 };
-
-	rig_quiesce(&from->rig);
-	for (unsigned int i = 0; i < QUEUES; i++) {
-		to->queue[i] = from->queue[i];
-		to->queue[i].vd = to->vd;
-	}
-	memcpy(to->rig.vm->memory.regions[0].hva, from->rig.vm->memory.regions[0].hva, RIG_RAM);
-	if (rig_copy(&from->rig, &to->rig, &err) != 0)
-		fail_msg("%s: %s: %s", err.device, err.field, err.got);
-	rig_assert_same_state(&from->rig, &to->rig);
-}
-
 static int64_t now_ms(void)
 {
 	struct timespec ts;
