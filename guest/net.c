@@ -232,8 +232,10 @@ static bool net_step(struct virtio *v, const struct vio_mode *mode)
 		v->busy--;
 		on_command(n);
 	}
+	/* What could not be answered waits. */
 	for (unsigned k = 0; k < n->pairs; k++)
-		while ((slot = virtio_done(v, 2 * k + RECEIVE, &size)) >= 0)
+		while (n->pair[k].free_count &&
+		       (slot = virtio_done(v, 2 * k + RECEIVE, &size)) >= 0)
 			on_buffer(n, k, (unsigned)slot, size);
 	n->out = 0;
 	if (mode->stop || mode->once)

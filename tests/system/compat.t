@@ -487,4 +487,5 @@ def unknown_records_are_skipped_if_optional_and_refused_if_not():
     verify(destination)
 
 
-t.main()
+if __name__ == "__main__":
+    t.main()

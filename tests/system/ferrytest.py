@@ -6,6 +6,8 @@ Nothing here sleeps for a fixed time: every wait is for an output, an event, a p
 import atexit
 import contextlib
 import fcntl
+import importlib.machinery
+import importlib.util
 import json
 import os
 import re
@@ -52,6 +54,17 @@ def test(function):
     """Mark a function as a test; its name, underscores as blanks, is what TAP says."""
     tests.append(function)
     return function
+
+
+def script(name):
+    """Another script of this folder as a module; what it tests is left to who asks."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".t")
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    known = len(tests)
+    loader.exec_module(module)
+    del tests[known:]
+    return module
 
 
 def kvm_missing():

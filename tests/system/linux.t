@@ -12,8 +12,10 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
+from checks import at_home, both_named, end, held, owns_disk, receiver, start
 from linuxtest import (check_no_complaints, check_nothing_unexpected, kernel_words, pack, power_off, ready,
                        shell)
+from wire import Proxy, edit
 
 FILES = os.path.join(t.scratch, "linux")
 DISK_SIZE = 1 << 20
@@ -190,6 +192,48 @@ def migration_in_early_boot():
     ready(m)
     t.same(shell(m, "nproc"), "2", "CPUs")
     power_off(m)
+
+
+# What differs: the record that is altered, the @nth of its name, and how; options of the destination; words of the error.
+compat = t.script("compat")
+UNFIT = [("HELLO", 2, compat.prop("", "version-min", bytes(7) + b"\2"), [], ("version", "1 to 1")),
+         ("HELLO", 2, compat.prop("", "machine", b"ferry,machine-riscv64\0"), [], ("machine", "x86_64", "riscv64")),
+         ("MACHINE", 1, compat.cpu_feature(1, 2), [], ("cpus", "CPUID.1:ECX", "bit")),
+         ("MACHINE", 1, compat.cpu_vendor, [], ("cpus", "vendor")),
+         ("MACHINE", 1, compat.memory(0, 1 << 40), [], ("memory@0", "layout")),
+         ("MACHINE", 1, compat.stranger, [], ("toaster@d0005000", "acme,toaster")),
+         (None, 1, None, ["--disk", "larger"], ("virtio-blk", "size", "larger"))]
+
+
+@needs_files
+def what_does_not_fit_is_refused_before_any_RAM():
+    """By name, on both sides, the more so as Linux is at work meanwhile and goes on unharmed."""
+    disk, digest = new_disk("disk-unfit")
+    with open(os.path.join(t.scratch, "larger"), "wb") as f:
+        f.truncate(2 * DISK_SIZE)
+    m = boot("--disk", disk, "--rng", cpus="2")
+    shell(m, "(while sha256sum </dev/vda >/sum.new; do mv /sum.new /sum; date +%s >/last; done) & true")
+    since, boot_id = uptime(m), shell(m, "cat /proc/sys/kernel/random/boot_id")
+    m.qmp.run("query-migrate")
+    before = held(m)
+    for name, nth, change, options, words in UNFIT:
+        destination = receiver(*(os.path.join(t.scratch, o) if o == "larger" else o for o in options))
+        proxy = Proxy(destination.uri, name, edit(change) if change else None, nth)
+        start(m, proxy.uri)
+        report = end(m)
+        both_named(report, m, destination, *words)
+        t.same((proxy.count("RAM"), report["ram"]["transferred"]), (0, 0), "RAM sent, for all that %r differs" % (words,))
+        at_home(m, before, check=False)
+        t.check(owns_disk(m), "the source has not got its disk")
+        t.same(shell(m, "cat /proc/sys/kernel/random/boot_id"), boot_id, "boot id")
+    destination = receiver()
+    start(m, destination.uri)
+    t.same(m.wait(), 0, "exit status of the source")
+    now = shell(destination, "date +%s")
+    shell(destination, "while [ $(cat /last) -lt %s ]; do usleep 100000; done" % now)
+    t.same(shell(destination, "cut -c1-64 /sum"), digest, "SHA-256 of /dev/vda")
+    check_no_complaints(destination, since)
+    power_off(destination)
 
 
 def slow_migration(m):

@@ -6,8 +6,6 @@ however a test ends, and with it go its interfaces."""
 
 import contextlib
 import ctypes
-import importlib.machinery
-import importlib.util
 import os
 import shutil
 import socket
@@ -145,14 +143,3 @@ def missing():
     except (OSError, t.Failure) as e:
         return "no network namespaces joined by veth and tbf: %s" % e
     return None
-
-
-def script(name):
-    """Another script of this folder as a module; what it tests is left to who asks."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".t")
-    loader = importlib.machinery.SourceFileLoader(name, path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
-    known = len(t.tests)
-    loader.exec_module(module)
-    del t.tests[known:]
-    return module

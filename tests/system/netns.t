@@ -14,12 +14,12 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
 from checks import (arrived, at_home, dirty, end, given_up, held, named_error, receiver, stands_still, start, verify)
-from netns import Pair, missing, neighbour, script
+from netns import Pair, missing, neighbour
 from nettest import MAC, Stream, TcpStream
 from wire import DESTINATION, SOURCE, Proxy, hold
 
 FULL = os.environ.get("FERRY_TEST_FULL", "0") != "0"
-converge, faults = script("converge"), script("faults")
+converge, faults = t.script("converge"), t.script("faults")
 
 
 # --- the downtime limit -----------------------------------------------------------------------------------
