@@ -102,6 +102,7 @@ static void dirty(void)
 	}
 	status(&d);
 	verify(&d);
+	console_watch(NULL);
 }
 
 PROGRAM(dirty,

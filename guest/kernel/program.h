@@ -28,7 +28,7 @@ struct program {
 __attribute__((format(printf, 1, 2))) void print(const char *fmt, ...);
 
 /* Looks at the clock for @gap at each character that is printed, so that a pause meanwhile is seen.
- * Of a program that runs on one CPU. */
+ * Of a program that runs on one CPU, which gives it up (NULL) before @gap is gone. */
 struct gap;
 void console_watch(struct gap *gap);
 
