@@ -99,6 +99,7 @@ class Stream(threading.Thread):
         self.sent = []                  # when, by number
         self.answered = set()
         self.twice = 0
+        self.since = self.more = 0      # of those sent from `since` on so many are answered
         self.ending = False
         self.changed = threading.Condition()
         self.start()
@@ -126,6 +127,7 @@ class Stream(threading.Thread):
         with self.changed:
             self.came.append(time.monotonic())
             self.twice += number in self.answered
+            self.more += number >= self.since and number not in self.answered
             self.answered.add(number)
             self.changed.notify_all()
 
@@ -141,12 +143,9 @@ class Stream(threading.Thread):
 
     def wait_for_more(self, n):
         """Until @n more are answered of those that are sent from now on."""
-        since = len(self.sent)
-
-        def enough():
-            return sum(number >= since for number in self.answered) >= n
         with self.changed:
-            t.check(self.changed.wait_for(enough, t.PATIENCE), "the stream has ended: %d sent, %d "
+            self.since, self.more = len(self.sent), 0
+            t.check(self.changed.wait_for(lambda: self.more >= n, t.PATIENCE), "the stream has ended: %d sent, %d "
                     "answered" % (len(self.sent), len(self.answered)))
 
     def gap(self, since=0, until=float("inf")):
