@@ -137,7 +137,7 @@ static void legal_names(enum protocol_state state, enum protocol_kind kind, enum
 	size_t len = 0;
 
 	buf[0] = '\0';
-	for (uint16_t type = RECORD_HELLO; type <= RECORD_DEVICE_FD && len < size; type++) {
+	for (uint16_t type = RECORD_HELLO; type <= RECORD_TYPE_MAX && len < size; type++) {
 		if (protocol_next(state, kind, side, type) >= 0)
 			len += (size_t)snprintf(buf + len, size - len, "%s%s", len ? " or " : "",
 						record_name(type));

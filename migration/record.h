@@ -69,6 +69,8 @@ enum record_type {
 	RECORD_RAM_ZSTD = 40   /* as RAM, the payload compressed: compress.h */
 };
 
+#define RECORD_TYPE_MAX 63 /* no number above it is in use */
+
 /* One row a type: the only place that knows its name and limits. */
 struct record_info {
 	uint16_t type;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What pages that are sent again would cost as they are, compressed, and as a difference to what was
- * sent before (XOR, then compressed), from RAM of one guest at two moments:
+ * What pages that are sent again would cost as they are, compressed, and as a difference to what
+ *was sent before (XOR, then compressed), from RAM of one guest at two moments:
  *
  *	deltas BEFORE AFTER OFFSET SIZE [OFFSET SIZE]…
  *
