@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "migration/compress.h"
-#include "migration/migration.h"
+#include "migration/postcopy.h"
 #include "migration/watch.h"
 #include "vmm/command.h"
 #include "vmm/options.h"
@@ -18,6 +18,7 @@ struct migrate_options {
 	const char *rest[2]; /* CONTROL, URI */
 	json_t *parameters;  /* of migrate-set-parameters */
 	uint64_t channels;   /* 0: not given */
+	bool postcopy;
 	bool mirror, no_progress, json, help;
 };
 
@@ -74,6 +75,17 @@ static int set_channels(void *opaque, const char *value, struct error *err)
 	if (ret == 0)
 		json_object_set_new(o->parameters, "multifd-channels",
 				    json_integer((json_int_t)o->channels));
+	return ret;
+}
+
+static int set_postcopy(void *opaque, const char *value, struct error *err)
+{
+	struct migrate_options *o = opaque;
+	int when, ret = postcopy_parse_when(value, &when, err);
+
+	if (ret == 0)
+		json_object_set_new(o->parameters, "x-postcopy", json_string(value));
+	o->postcopy = true;
 	return ret;
 }
 
@@ -140,6 +152,15 @@ static int set_verify(void *opaque, const char *value, struct error *err)
 	return set_true(opaque, "x-verify");
 }
 
+static int set_capability(struct control_client *client, const char *name, bool on,
+			  struct error *err)
+{
+	return control_execute(
+		client, "migrate-set-capabilities",
+		json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", name, "state", (int)on),
+		NULL, err);
+}
+
 static int migrate(const struct migrate_options *o, const char *uri, json_t **info,
 		   struct error *err)
 {
@@ -152,10 +173,9 @@ static int migrate(const struct migrate_options *o, const char *uri, json_t **in
 		ret = control_execute(client, "migrate-set-parameters", json_incref(o->parameters),
 				      NULL, err);
 	if (ret == 0 && o->channels)
-		ret = control_execute(client, "migrate-set-capabilities",
-				      json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability",
-						"multifd", "state", (int)(o->channels > 1)),
-				      NULL, err);
+		ret = set_capability(client, "multifd", o->channels > 1, err);
+	if (ret == 0 && o->postcopy)
+		ret = set_capability(client, "postcopy-ram", true, err);
 	if (ret == 0)
 		ret = watch_migration(client, uri, o->mirror,
 				      !o->no_progress && isatty(STDERR_FILENO), info, err);
@@ -194,6 +214,10 @@ static int main_migrate(int argc, char **argv)
 		  set_bandwidth, &o },
 		{ "channels", "N", "connections that RAM goes over, 1 to 64 (tcp, unix)",
 		  set_channels, &o },
+		{ "postcopy", "ROUNDS|auto",
+		  "let the guest go before its memory, after so many rounds (0: at once), or when "
+		  "rounds do not converge",
+		  set_postcopy, &o },
 		{ "zero-copy", "on|off|auto", "let the kernel send RAM without copying it (off)",
 		  set_zero_copy, &o },
 		{ "compress", "on|off|auto",

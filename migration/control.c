@@ -9,6 +9,7 @@
 
 #include "migration/compress.h"
 #include "migration/migration.h"
+#include "migration/postcopy.h"
 
 #define NS_PER_MS 1000000
 
@@ -46,7 +47,8 @@ static json_t *ram_info(const struct migration *m)
 	put(info, "dirty-sync-count", s->rounds);
 	put(info, "page-size", PAGE_SIZE);
 	put(info, "pages-per-second", ns ? (uint64_t)((double)pages * 1e9 / (double)ns) : 0);
-	put(info, "postcopy-requests", 0);
+	put(info, "postcopy-requests", s->postcopy_requests);
+	put(info, "postcopy-bytes", s->postcopy_bytes);
 	put(info, "multifd-bytes", s->multifd_bytes);
 	json_object_set_new(info, "mbps", json_real((double)s->bandwidth * 8 / 1e6));
 	return info;
@@ -155,17 +157,25 @@ void migration_pass_event(struct migration *m, uint64_t pass)
 
 /* ---- Commands ---- */
 
+static int no_memory(struct error *err)
+{
+	return error_set(err, -ENOMEM, "migrate", "parameters", "", "memory", "none");
+}
+
 static int run_migrate(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
 	struct migration *m = migration_get(vm);
 	const char *uri = NULL;
-	bool blk = false;
+	bool blk = false, resume = false;
 	int code = control_arg_string(args, "uri", true, &uri, err);
 
 	(void)ret;
 	code = code < 0 ? code : control_arg_bool(args, "blk", false, &blk, err);
+	code = code < 0 ? code : control_arg_bool(args, "resume", false, &resume, err);
 	if (code < 0)
 		return code;
+	if (resume)
+		return m ? postcopy_resume(m, uri, err) : no_memory(err);
 	if (m && !migration_is_active(m))
 		m->params.mirror = blk;
 	return source_start(vm, uri, err);
@@ -198,11 +208,6 @@ static int run_query(struct vm *vm, json_t *args, json_t **ret, struct error *er
 	return 0;
 }
 
-static int no_memory(struct error *err)
-{
-	return error_set(err, -ENOMEM, "migrate", "parameters", "", "memory", "none");
-}
-
 /* Of enum zerocopy_mode and enum compress_mode. */
 static const char *const mode_names[] = { "off", "on", "auto" };
 
@@ -212,12 +217,13 @@ _Static_assert(COMPRESS_OFF == 0 && COMPRESS_ON == 1 && COMPRESS_AUTO == 2, "mod
 static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
 	const struct migration *m = migration_get(vm);
+	char when[16];
 
 	(void)args;
 	if (!m)
 		return no_memory(err);
 	*ret = json_pack(
-		"{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i}",
+		"{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i, s:s}",
 		"max-bandwidth", (json_int_t)m->params.max_bandwidth, "downtime-limit",
 		(json_int_t)m->params.downtime_limit, "x-timeout", (json_int_t)m->params.timeout,
 		"x-on-timeout", m->params.force ? "force" : "cancel", "x-iovecs",
@@ -225,7 +231,8 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 		"x-send-ram", m->params.send_ram, "x-deadline", (int)m->params.deadline_ms,
 		"multifd-channels", (int)m->params.channels, "x-zero-copy",
 		mode_names[m->params.zero_copy], "x-compress", mode_names[m->params.compress],
-		"compress-level", (int)m->params.compress_level);
+		"compress-level", (int)m->params.compress_level, "x-postcopy",
+		postcopy_when(m->params.postcopy_when, when, sizeof(when)));
 	return 0;
 }
 
@@ -243,7 +250,8 @@ static int parse_mode(const char *parameter, const char *name, struct error *err
 struct wanted {
 	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels,
 		compress_level;
-	const char *on_timeout, *zero_copy, *compress;
+	const char *on_timeout, *zero_copy, *compress, *postcopy;
+	int postcopy_when;
 	bool copy, verify, send_ram;
 };
 
@@ -267,6 +275,8 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret : control_arg_bool(args, "x-verify", false, &w->verify, err);
 	ret = ret ? ret : control_arg_bool(args, "x-send-ram", false, &w->send_ram, err);
 	ret = ret ? ret : control_arg_string(args, "x-zero-copy", false, &w->zero_copy, err);
+	ret = ret ? ret : control_arg_string(args, "x-postcopy", false, &w->postcopy, err);
+	ret = ret ? ret : postcopy_parse_when(w->postcopy, &w->postcopy_when, err);
 	ret = ret ? ret : control_arg_string(args, "x-compress", false, &w->compress, err);
 	ret = ret ? ret
 		  : control_arg_int(args, "compress-level", false, 1, COMPRESS_LEVEL_MAX,
@@ -285,6 +295,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	struct migration *m = migration_get(vm);
 	struct migration_params *p;
 	struct wanted w;
+	char when[16];
 	int code;
 
 	(void)ret;
@@ -302,6 +313,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.zero_copy = mode_names[p->zero_copy],
 		.compress = mode_names[p->compress],
 		.compress_level = p->compress_level,
+		.postcopy = postcopy_when(p->postcopy_when, when, sizeof(when)),
 		.copy = p->copy,
 		.verify = p->verify,
 		.send_ram = p->send_ram,
@@ -319,6 +331,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->zero_copy = parse_mode("", w.zero_copy, NULL);
 	p->compress = parse_mode("", w.compress, NULL);
 	p->compress_level = (int)w.compress_level;
+	p->postcopy_when = w.postcopy_when;
 	p->copy = w.copy;
 	p->verify = w.verify;
 	p->send_ram = w.send_ram;
@@ -331,7 +344,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 						   .run = (function) }; \
 	CONTROL_COMMAND(id)
 
-MIGRATION_COMMAND(cmd_migrate, "migrate", "uri detach blk", run_migrate);
+MIGRATION_COMMAND(cmd_migrate, "migrate", "uri detach blk resume", run_migrate);
 MIGRATION_COMMAND(cmd_incoming, "migrate-incoming", "uri", run_incoming);
 MIGRATION_COMMAND(cmd_cancel, "migrate_cancel", "", run_cancel);
 MIGRATION_COMMAND(cmd_query, "query-migrate", "", run_query);
@@ -339,5 +352,5 @@ MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_quer
 MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
 		  "max-bandwidth downtime-limit multifd-channels x-timeout x-on-timeout x-iovecs "
 		  "x-copy x-verify x-send-ram "
-		  "x-deadline x-zero-copy x-compress compress-level",
+		  "x-deadline x-zero-copy x-compress compress-level x-postcopy",
 		  run_set_parameters);

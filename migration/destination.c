@@ -103,6 +103,9 @@ static int get_ram(struct destination *d, const struct record *rec, struct error
 	if (d->multifd)
 		return error_set(err, -EPROTO, "stream", rec->device, "type",
 				 "pages on data connections only", "RAM");
+	if (postcopy_load_is_on(d->postcopy))
+		return error_set(err, -EPROTO, "stream", rec->device, "type",
+				 "no pages after LISTEN", "RAM");
 	/* Mapped for reading only. */
 	if (d->vm->memory.adopted)
 		return error_set(err, -EPROTO, "stream", rec->device, "type",
@@ -126,6 +129,15 @@ static int get_ram_fd(struct destination *d, const struct record *rec, struct er
 	return receive_ram_fd(d->m, d->p, rec, err);
 }
 
+static int get_missing(struct destination *d, const struct record *rec, struct error *err)
+{
+	if (!d->postcopy)
+		return error_set(err, -EPROTO, "stream", rec->device, "type",
+				 "a source that wants postcopy", "%s", record_name(rec->type));
+	return rec->type == RECORD_LISTEN ? postcopy_load_listen(d->postcopy, rec, err)
+					  : postcopy_load_missing(d->postcopy, rec, err);
+}
+
 static int take_record(struct destination *d, const struct record *rec, struct error *err)
 {
 	switch (rec->type) {
@@ -136,6 +148,9 @@ static int take_record(struct destination *d, const struct record *rec, struct e
 		return block_load_record(&d->block, d->p, rec, err);
 	case RECORD_ROUND:
 		return get_round(d, rec, err);
+	case RECORD_MISSING:
+	case RECORD_LISTEN:
+		return get_missing(d, rec, err);
 	case RECORD_RAM_FD:
 		return get_ram_fd(d, rec, err);
 	default:
@@ -200,7 +215,8 @@ static int take_over(struct destination *d, const struct record *state, struct e
 {
 	struct record rec;
 	bool applied;
-	int ret = verify_ram(d, err);
+	int ret = postcopy_load_is_on(d->postcopy) ? postcopy_load_start(d->postcopy, err)
+						   : verify_ram(d, err);
 
 	ret = ret < 0 ? ret : block_load_finish(&d->block, err);
 	ret = ret < 0 ? ret : vm_load_state(d->vm, state->meta, state->meta_len, &applied, err);
@@ -209,6 +225,8 @@ static int take_over(struct destination *d, const struct record *state, struct e
 		return ret < 0 ? ret : claim(d, err);
 	}
 	ret = ret < 0 ? ret : claim(d, err);
+	if (postcopy_load_is_on(d->postcopy))
+		ret = ret < 0 ? ret : postcopy_load_keep(d->postcopy, err);
 	ret = ret < 0 ? ret : protocol_say(d->p, RECORD_LOADED, NULL, err);
 	ret = ret < 0 ? ret : wait_commit(d, err);
 	d->commit_ns = now_ns();
@@ -249,6 +267,8 @@ static void give_up(struct destination *d, const struct error *err)
 {
 	multifd_load_free(d->multifd);
 	d->multifd = NULL;
+	postcopy_load_free(d->postcopy);
+	d->postcopy = NULL;
 	if (d->claimed)
 		vm_yield(d->vm);
 	if (d->ch && protocol_fail(d->p, err))
@@ -281,6 +301,9 @@ static int destination_run(struct migration *m, struct error *err)
 	ret = ret < 0 ? ret : receive_machine(&d, err);
 	if (ret < 0)
 		give_up(&d, err);
+	else if (postcopy_load_is_on(d.postcopy))
+		ret = postcopy_load_finish(d.postcopy, err);
+	postcopy_load_free(d.postcopy);
 	destination_close_channel(&d);
 	block_load_free(&d.block);
 	if (d.ram)

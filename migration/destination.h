@@ -7,6 +7,7 @@
 #include "migration/messages.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
+#include "migration/postcopy.h"
 #include "migration/protocol.h"
 #include "migration/ram.h"
 
@@ -19,6 +20,8 @@ struct destination {
 	struct multifd_load *multifd; /* NULL: RAM comes over the one connection */
 	unsigned int channels;	      /* that the source is going to open besides */
 	char token[TOKEN_SIZE];
+	bool wants_postcopy;		/* the source may let the guest go before its memory */
+	struct postcopy_load *postcopy; /* NULL: it does not */
 	struct block_load block;
 	bool mirror;  /* the source is going to send its disks, too */
 	bool run;     /* the guest ran, so it shall again */

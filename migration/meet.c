@@ -5,6 +5,7 @@
 #include <sys/param.h>
 
 #include "migration/destination.h"
+#include "migration/userfault.h"
 
 static int accept_visitor(struct destination *d, struct error *err)
 {
@@ -45,6 +46,14 @@ static int agree_channels(struct destination *d, const struct hello *ours,
 	return -EPROTO;
 }
 
+static int agree_postcopy(const struct destination *d, const struct hello *ours, struct error *err)
+{
+	if (!d->wants_postcopy || (ours->postcopy && !d->channels))
+		return 0;
+	return error_set(err, -EPROTO, "hello", "source", "postcopy",
+			 ours->postcopy ? "no other data connections" : "0", "1");
+}
+
 /* Say HELLO and hear one. *known: the visitor is a ferry, whether we agree or not. */
 static int greet(struct destination *d, bool *known, struct error *err)
 {
@@ -60,6 +69,7 @@ static int greet(struct destination *d, bool *known, struct error *err)
 	ours.device_fds = channel_carries_fds(d->ch) && d->m->heir;
 	if (!d->m->listener->once) {
 		ours.channels_max = CHANNELS_MAX;
+		ours.postcopy = userfault_probe(NULL) == 0;
 		ret = multifd_token(d->token, err);
 		memcpy(ours.channels_token, d->token, sizeof(d->token));
 	}
@@ -69,9 +79,11 @@ static int greet(struct destination *d, bool *known, struct error *err)
 	ret = ret < 0 ? ret : protocol_expect(d->p, RECORD_HELLO, &rec, err);
 	ret = ret < 0 ? ret : message_get_hello(&rec, &theirs, err);
 	*known = ret == 0;
+	d->wants_postcopy = *known && theirs.postcopy;
 	d->mirror = *known && theirs.mirror_disks && !d->m->file;
 	ret = ret < 0 ? ret : hello_agree(&ours, &theirs, "source", &version, err);
-	return ret < 0 ? ret : agree_channels(d, &ours, &theirs, err);
+	ret = ret < 0 ? ret : agree_channels(d, &ours, &theirs, err);
+	return ret < 0 ? ret : agree_postcopy(d, &ours, err);
 }
 
 /* Not a word that a ferry says came from there: tell whoever reads stderr, and the visitor. */
@@ -111,7 +123,7 @@ int destination_meet_source(struct destination *d, struct error *err)
 		send_away(d, err);
 		error_clear(err);
 	}
-	if (ret < 0 || !d->channels)
+	if (ret < 0 || !(d->channels || d->wants_postcopy))
 		stop_listening(d);
 	return ret;
 }
@@ -121,6 +133,12 @@ int destination_accept_channels(struct destination *d, struct error *err)
 {
 	int ret;
 
+	if (d->wants_postcopy) {
+		struct channel_listener *listener = d->m->listener;
+
+		d->m->listener = NULL;
+		return postcopy_load_accept(&d->postcopy, d->ram, d->p, listener, d->token, err);
+	}
 	if (!d->channels)
 		return 0;
 	ret = multifd_load_accept(&d->multifd, d->ram, d->p, d->m->listener, d->channels, d->token,

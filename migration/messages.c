@@ -131,6 +131,8 @@ void message_hello(struct message *m, const struct hello *hello)
 		message_u64(m, "device-fds", hello->device_fds);
 	if (hello->zstd)
 		message_u64(m, "zstd", hello->zstd);
+	if (hello->postcopy)
+		message_u64(m, "postcopy", hello->postcopy);
 	if (hello->channels)
 		message_u64(m, "channels", hello->channels);
 	if (hello->channels_max) {
@@ -158,6 +160,7 @@ int message_get_hello(const struct record *rec, struct hello *hello, struct erro
 	hello->ram_fd = message_get_u64(fdt, "ram-fd", 0);
 	hello->device_fds = message_get_u64(fdt, "device-fds", 0);
 	hello->zstd = message_get_u64(fdt, "zstd", 0);
+	hello->postcopy = message_get_u64(fdt, "postcopy", 0);
 	hello->channels = message_get_u64(fdt, "channels", 0);
 	hello->channels_max = message_get_u64(fdt, "channels-max", 0);
 	message_get_string(fdt, "channels-token", hello->channels_token,

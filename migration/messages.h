@@ -9,11 +9,12 @@
  *            of a destination: ram-fd, device-fds (optional, 1: it takes descriptors),
  *            channels-max, channels-token (optional, multifd.h),
  *            zstd (optional, 1: it takes RAM_ZSTD records);
- *            of a source that is going to open data connections: channels
+ *            of a source that is going to open data connections: channels;
+ *            of both: postcopy (optional, 1: it can, or may, postcopy.h)
  *   RAM_FD   size, in bytes; DEVICE_FD  device, fds (how many), note (for the device)
  *   CHANNEL  token, number (from 0)
  *   ROUND    round (from 1)
- *   ACCEPT   nothing
+ *   ACCEPT, LISTEN, READY  nothing
  *   STOPPED  run (1: the guest shall run on, 0: it was paused), ram-crc (optional),
  *            disk-crc-NAME of every disk that is mirrored (optional)
  *   LOADED   nothing
@@ -63,6 +64,7 @@ struct hello {
 	uint64_t ram_fd;       /* 1: the destination takes RAM_FD … */
 	uint64_t device_fds;   /* … and DEVICE_FD records */
 	uint64_t zstd;	       /* … and RAM_ZSTD records */
+	uint64_t postcopy;     /* 1: it can do it; of a source: it may do it, postcopy.h */
 	/* Data connections, multifd.h: those the source opens, and the destination takes; 0: none.
 	 */
 	uint64_t channels, channels_max;

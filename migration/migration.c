@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "migration/postcopy.h"
 #include "migration/protocol.h"
 
 #define SECOND_NS	 1000000000ULL
@@ -21,6 +22,9 @@ static const char *const status_names[MIGRATION_STATUSES] = {
 	[MIGRATION_SETUP] = "setup",
 	[MIGRATION_ACTIVE] = "active",
 	[MIGRATION_DEVICE] = "device",
+	[MIGRATION_POSTCOPY_ACTIVE] = "postcopy-active",
+	[MIGRATION_POSTCOPY_PAUSED] = "postcopy-paused",
+	[MIGRATION_POSTCOPY_RECOVER] = "postcopy-recover",
 	[MIGRATION_CANCELLING] = "cancelling",
 	[MIGRATION_COMPLETED] = "completed",
 	[MIGRATION_FAILED] = "failed",
@@ -62,8 +66,11 @@ static void join(struct migration *m)
 	loop_timer_set(m->timer, -1);
 	channel_listener_close(m->listener);
 	m->listener = NULL;
+	channel_listener_close(m->wishes.listener);
+	m->wishes.listener = NULL;
 	close(m->cancel_fd);
-	m->cancel_fd = -1;
+	close(m->wake_fd);
+	m->cancel_fd = m->wake_fd = -1;
 }
 
 /* The machine is about to go; the loop does not run any more. */
@@ -73,8 +80,8 @@ static void vm_gone(void *opaque)
 	struct error reason = { 0 };
 
 	error_set(&reason, -ECANCELED, "migrate", "guest", "", "", "the process is ending");
-	if (m->started)
-		migration_cancel(m, &reason, NULL);
+	if (m->started && migration_cancel(m, &reason, NULL) == -EBUSY)
+		postcopy_abandon(m);
 	join(m);
 	loop_timer_del(m->timer);
 	pthread_mutex_destroy(&m->lock);
@@ -125,7 +132,8 @@ struct migration *migration_get(struct vm *vm)
 	m->params.iovecs = IOV_MAX;
 	m->params.channels = DEFAULT_CHANNELS;
 	m->params.compress_level = 1;
-	m->cancel_fd = -1;
+	m->params.postcopy_when = POSTCOPY_BY_COMMAND;
+	m->cancel_fd = m->wake_fd = -1;
 	m->realize = vm_realize;
 	pthread_mutex_init(&m->lock, NULL);
 	m->vm_listener =
@@ -164,7 +172,7 @@ static void finished(void *opaque)
 /* The guest has come and may leave again, whatever the thread that brought it still has to say. */
 static bool has_arrived(const struct migration *m)
 {
-	return m->incoming && m->committing && m->vm->state != VM_INMIGRATE;
+	return m->incoming && m->committing && !m->postcopy && m->vm->state != VM_INMIGRATE;
 }
 
 static void *thread(void *opaque)
@@ -204,15 +212,21 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 		return error_set(err, -ENAMETOOLONG, "migrate", uri, "", "at most 255 bytes", "%zu",
 				 strlen(uri));
 	m->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (m->cancel_fd < 0)
-		return error_set(err, -errno, "migrate", uri, "", "an eventfd", "%m");
+	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (m->cancel_fd < 0 || m->wake_fd < 0) {
+		error_set(err, -errno, "migrate", uri, "", "an eventfd", "%m");
+		close(m->cancel_fd);
+		close(m->wake_fd);
+		return err ? err->code : -EMFILE;
+	}
 	snprintf(m->uri, sizeof(m->uri), "%s", uri);
 	m->incoming = incoming;
 	m->file = strncmp(uri, "file:", 5) == 0;
 	m->run = run;
 	m->ended = ended;
 	m->cancelled = m->timed_out = m->over = false;
-	m->committing = m->handed_over = false;
+	m->committing = m->handed_over = m->postcopy = m->postcopy_now = false;
+	memset(&m->wishes, 0, sizeof(m->wishes));
 	memset(m->channels, 0, sizeof(m->channels));
 	error_clear(&m->error);
 	error_clear(&m->cancel_reason);
@@ -224,6 +238,7 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 	if (ret < 0) {
 		m->started = false;
 		close(m->cancel_fd);
+		close(m->wake_fd);
 		return error_set(err, ret, "migrate", uri, "", "a thread", "%s", strerror(-ret));
 	}
 	migration_event(m, MIGRATION_SETUP);

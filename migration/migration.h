@@ -28,7 +28,10 @@ enum migration_status {
 	MIGRATION_NONE,
 	MIGRATION_SETUP,
 	MIGRATION_ACTIVE,
-	MIGRATION_DEVICE, /* the guest is paused */
+	MIGRATION_DEVICE,	   /* the guest is paused */
+	MIGRATION_POSTCOPY_ACTIVE, /* it is at the destination; pages follow (postcopy.h) */
+	MIGRATION_POSTCOPY_PAUSED, /* … or would, but the connection broke */
+	MIGRATION_POSTCOPY_RECOVER,
 	MIGRATION_CANCELLING,
 	MIGRATION_COMPLETED,
 	MIGRATION_FAILED,
@@ -52,6 +55,8 @@ struct migration_params {
 	_Atomic bool send_ram;		 /* also where it could be handed over by descriptor */
 	_Atomic bool multifd;		 /* RAM goes over connections of its own, … */
 	_Atomic int channels;		 /* … so many, 1 to CHANNELS_MAX */
+	_Atomic bool postcopy;		 /* RAM may follow the guest, postcopy.h */
+	_Atomic int postcopy_when;	 /* … after so many rounds, or POSTCOPY_* */
 	_Atomic int deadline_ms;	 /* of every step instead of the protocol's own, 0: those */
 };
 
@@ -68,7 +73,9 @@ struct migration_stats {
 	_Atomic uint64_t rounds;		     /* passes over RAM begun */
 	_Atomic uint64_t records;
 	_Atomic uint64_t bytes_xfer, bytes_referenced, bytes_copied;
-	_Atomic uint64_t multifd_bytes; /* of bytes_xfer, over data connections */
+	_Atomic uint64_t multifd_bytes;	    /* of bytes_xfer, over data connections */
+	_Atomic uint64_t postcopy_bytes;    /* … after the switch to postcopy */
+	_Atomic uint64_t postcopy_requests; /* pages that somebody waited for */
 	_Atomic uint64_t zerocopy_bytes, zerocopy_copied, zerocopy_fallbacks; /* channel.h */
 	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;
 	_Atomic uint64_t send_ns; /* time spent sending RAM */
@@ -87,6 +94,15 @@ struct migration_stats {
 /* Make of tree @fdt one that suits this host; *@out is malloc'd. The migration's thread. */
 typedef int override_fn(void *opaque, const void *fdt, bool foreign, void **out, struct error *err);
 
+/* Between a thread in postcopy and who gives it orders. */
+struct postcopy_wishes {
+	bool paused;			   /* it waits for one of the following */
+	struct error why;		   /* … since this has happened */
+	bool abandoned;			   /* nobody needs the pages any more */
+	char uri[256];			   /* source: connect here */
+	struct channel_listener *listener; /* destination: whom it takes instead of its own */
+};
+
 struct migration {
 	struct vm *vm;
 	struct migration_params params;
@@ -101,16 +117,21 @@ struct migration {
 	struct error error;
 	bool handed_over; /* COMMIT was sent and nobody said RUNNING */
 
+	_Atomic bool postcopy;	   /* neither side has all of the guest: it cannot fail any more */
+	_Atomic bool postcopy_now; /* the switch is wanted, whatever the rounds say */
+
 	/* The thread, and what interrupts it. */
 	bool started; /* there is a thread to join */
 	pthread_t thread;
 	int cancel_fd; /* eventfd, readable once cancelled */
+	int wake_fd;   /* eventfd: look at the wishes */
 	_Atomic bool cancelled, timed_out;
 	_Atomic bool over;			    /* the thread has done all but end */
 	pthread_mutex_t lock;			    /* of the next three */
 	struct channel *channels[1 + CHANNELS_MAX]; /* the conversation, data connections */
 	bool committing;			    /* too late to cancel */
 	struct error cancel_reason;		    /* empty: a person's wish */
+	struct postcopy_wishes wishes;		    /* lock */
 	struct loop_timer *timer;
 
 	int (*run)(struct migration *m, struct error *err);

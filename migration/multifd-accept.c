@@ -34,6 +34,22 @@ static bool same_token(const char *a, const char *b)
 	return !differ;
 }
 
+bool multifd_ask(struct protocol *p, const char *token, struct record *rec, uint64_t *number)
+{
+	char theirs[TOKEN_SIZE] = "";
+	struct error ignored = { 0 };
+	const void *fdt;
+
+	if (protocol_expect(p, RECORD_CHANNEL, rec, &ignored) < 0)
+		return false;
+	fdt = message_open(rec, &ignored);
+	if (!fdt)
+		return false;
+	message_get_string(fdt, "token", theirs, sizeof(theirs));
+	*number = message_get_u64(fdt, "number", UINT64_MAX);
+	return same_token(theirs, token);
+}
+
 /*
  * Does the visitor at @ch belong here? *@number is then which channel it is. An error in @err is
  * one that ends the migration; without the token it is only somebody else.
@@ -41,20 +57,10 @@ static bool same_token(const char *a, const char *b)
 static bool ask(struct protocol *p, const struct multifd_load *l, const char *token,
 		uint64_t *number, struct error *err)
 {
-	char theirs[TOKEN_SIZE] = "";
-	struct error ignored = { 0 };
 	struct record rec;
-	const void *fdt;
 
-	if (protocol_expect(p, RECORD_CHANNEL, &rec, &ignored) < 0)
+	if (!multifd_ask(p, token, &rec, number))
 		return false;
-	fdt = message_open(&rec, &ignored);
-	if (!fdt)
-		return false;
-	message_get_string(fdt, "token", theirs, sizeof(theirs));
-	if (!same_token(theirs, token))
-		return false;
-	*number = message_get_u64(fdt, "number", UINT64_MAX);
 	if (*number < l->n && !l->channels[*number].ch)
 		return true;
 	error_set(err, -EPROTO, "stream", rec.device, "number", "", "%llu%s",

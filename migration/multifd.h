@@ -55,6 +55,9 @@ struct multifd_load;
 
 /* A new token; returns 0 or a negative errno with @err. */
 int multifd_token(char token[TOKEN_SIZE], struct error *err);
+/* Does whoever is at @p say CHANNEL, left in @rec, and know @token? *@number is which it is then.
+ */
+bool multifd_ask(struct protocol *p, const char *token, struct record *rec, uint64_t *number);
 /* Wait at @listener for @n channels with @token that load into @ram, and start their threads.
  * *@out as above. */
 int multifd_load_accept(struct multifd_load **out, struct ram_load *ram, struct protocol *p,

@@ -15,6 +15,7 @@
 #define LIVE	BIT(PROTOCOL_LIVE)
 #define FILE_	BIT(PROTOCOL_FILE)
 #define DATA	BIT(PROTOCOL_DATA)
+#define PAGES	BIT(PROTOCOL_PAGES)
 
 static const struct {
 	const char *name;
@@ -72,6 +73,15 @@ static const struct {
 	{ BIT(PROTOCOL_RAM), DATA, SIDE_SOURCE, RECORD_RAM_ZSTD, SAME },
 	{ BIT(PROTOCOL_RAM), DATA, SIDE_SOURCE, RECORD_ROUND, SAME },
 	{ BIT(PROTOCOL_RAM), DATA, SIDE_SOURCE, RECORD_END, PROTOCOL_DONE },
+	{ BIT(PROTOCOL_RAM) | BIT(PROTOCOL_STOPPED), LIVE, SIDE_SOURCE, RECORD_MISSING, SAME },
+	{ BIT(PROTOCOL_RAM), LIVE, SIDE_SOURCE, RECORD_LISTEN, SAME },
+	{ BIT(PROTOCOL_RAM), LIVE, SIDE_DESTINATION, RECORD_READY, SAME },
+	{ BIT(PROTOCOL_START), PAGES, SIDE_SOURCE, RECORD_CHANNEL, PROTOCOL_RAM },
+	{ BIT(PROTOCOL_RAM), PAGES, SIDE_SOURCE, RECORD_RAM, SAME },
+	{ BIT(PROTOCOL_RAM), PAGES, SIDE_DESTINATION, RECORD_REQUEST, SAME },
+	{ BIT(PROTOCOL_RAM), PAGES, SIDE_DESTINATION, RECORD_MISSING, SAME },
+	{ BIT(PROTOCOL_RAM), PAGES, SIDE_DESTINATION, RECORD_READY, SAME },
+	{ BIT(PROTOCOL_RAM), PAGES, SIDE_DESTINATION, RECORD_END, PROTOCOL_DONE },
 };
 
 int protocol_next(enum protocol_state state, enum protocol_kind kind, enum protocol_side side,
@@ -186,11 +196,12 @@ int protocol_say(struct protocol *p, uint16_t type, const void *fdt, struct erro
 	return ret < 0 ? ret : protocol_flush(p, err);
 }
 
-/* Whose records @p reads. Whoever reads a file hears the source. */
+/* Whose records @p reads. Where nobody answers, it is the source who is heard. */
 static enum protocol_side speaker(const struct protocol *p)
 {
-	return p->kind != PROTOCOL_LIVE || p->side == SIDE_DESTINATION ? SIDE_SOURCE
-								       : SIDE_DESTINATION;
+	bool both = p->kind == PROTOCOL_LIVE || p->kind == PROTOCOL_PAGES;
+
+	return both && p->side == SIDE_SOURCE ? SIDE_DESTINATION : SIDE_SOURCE;
 }
 
 /* Nothing came where a record had to: say what was waited for, not what a parser missed. */

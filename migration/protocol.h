@@ -20,6 +20,9 @@
  * RAM …, STATE, END. A data connection, of which there may be some (multifd.h), is CHANNEL, and for
  * each round RAM … and ROUND, then END.
  *
+ * In postcopy (postcopy.h) MISSING takes the place of RAM, and pages follow the guest on
+ * connections of their own.
+ *
  * Both sides walk through the same states; one table in protocol.c holds every legal move.
  */
 #ifndef MIGRATION_PROTOCOL_H
@@ -41,9 +44,10 @@
 enum protocol_side { SIDE_SOURCE, SIDE_DESTINATION };
 
 enum protocol_kind {
-	PROTOCOL_LIVE, /* both sides talk */
-	PROTOCOL_FILE, /* a saved machine: nobody answers */
-	PROTOCOL_DATA, /* a data connection of a migration, multifd.h: nobody answers here */
+	PROTOCOL_LIVE,	/* both sides talk */
+	PROTOCOL_FILE,	/* a saved machine: nobody answers */
+	PROTOCOL_DATA,	/* a data connection of a migration, multifd.h: nobody answers here */
+	PROTOCOL_PAGES, /* one of the two that pages cross in postcopy, postcopy.h */
 };
 
 enum protocol_state {

@@ -50,8 +50,8 @@ static uint64_t run_bytes(const struct ram_run *run)
 }
 
 /* Every run lies in RAM, and after the one before: so no page is named twice. */
-static int check_runs(const struct ram_load *l, const struct ram_table *t, const struct record *rec,
-		      unsigned int n, struct error *err)
+int ram_load_check_runs(const struct ram_load *l, const struct ram_table *t,
+			const struct record *rec, unsigned int n, struct error *err)
 {
 	uint64_t end = 0;
 	char field[32];
@@ -113,6 +113,15 @@ static void touch(struct ram_load *l, const struct ram_run *run)
 	}
 }
 
+bool ram_load_is_touched(const struct ram_load *l, uint64_t gpa)
+{
+	const struct ram_run run = { .gpa = gpa, .pages = 1 };
+	uint64_t page;
+	unsigned int i = find_region(l, &run, &page);
+
+	return l->touched[i][page / WORD_BITS] >> page % WORD_BITS & 1;
+}
+
 int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 		    const struct record *rec, struct error *err)
 {
@@ -121,7 +130,7 @@ int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 	size_t n_iov = 0;
 	int ret;
 
-	ret = n < 0 ? n : check_runs(l, t, rec, (unsigned int)n, err);
+	ret = n < 0 ? n : ram_load_check_runs(l, t, rec, (unsigned int)n, err);
 	if (ret < 0)
 		return ret;
 	for (int i = 0; i < n; i++) {

@@ -149,7 +149,7 @@ static uint64_t wire_payload(const struct ram_batch *b)
 }
 
 /* Hand the record that was put together to the stream, and wait until the channel has it. */
-static int send_record(struct ram_save *s, struct ram_batch *b, struct error *err)
+int ram_batch_send(struct ram_save *s, struct ram_batch *b, struct error *err)
 {
 	size_t len = ram_runs_encode(b->runs, b->n, b->wire);
 	int ret = protocol_send(b->p, b->zipped ? RECORD_RAM_ZSTD : RECORD_RAM, b->wire, len,
@@ -224,7 +224,7 @@ int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct er
 	compress_record(s, b);
 	migration_sleep(s->m, live ? limit_wait(s, b) : 0);
 	ret = migration_check(s->m, err);
-	ret = ret < 0 ? ret : send_record(s, b, err);
+	ret = ret < 0 ? ret : ram_batch_send(s, b, err);
 	if (ret < 0)
 		return ret;
 	if (b->compressor && b->payload)
@@ -244,8 +244,8 @@ static uint64_t batch_limit(const struct ram_save *s, bool live)
 }
 
 /* Add a page to the record, which has room. A run never leaves its region. */
-static void add_page(struct ram_batch *b, const struct memory_region *region, uint64_t page,
-		     enum ram_kind kind)
+void ram_batch_add(struct ram_batch *b, const struct memory_region *region, uint64_t page,
+		   enum ram_kind kind)
 {
 	struct ram_run *last = b->n ? &b->runs[b->n - 1] : NULL;
 	uint64_t gpa = region->gpa + (page << PAGE_SHIFT);
@@ -268,7 +268,7 @@ static bool is_full(const struct ram_save *s, const struct ram_batch *b, bool li
 
 bool ram_save_round_is_over(const struct ram_save *s, bool live)
 {
-	return live && s->m->timed_out && s->m->params.force;
+	return live && (s->m->postcopy_now || (s->m->timed_out && s->m->params.force));
 }
 
 /* The first page from @page on that is set, @end if none is. */
@@ -305,7 +305,7 @@ static int save_pages(struct ram_save *s, struct ram_batch *b, unsigned int i, u
 		}
 		bitmap[page / WORD_BITS] &= ~(1ULL << (page % WORD_BITS));
 		zero = page_is_zero((const char *)region->hva + (page << PAGE_SHIFT));
-		add_page(b, region, page, zero ? RAM_ZERO : RAM_DATA);
+		ram_batch_add(b, region, page, zero ? RAM_ZERO : RAM_DATA);
 	}
 	return 0;
 }

@@ -120,8 +120,17 @@ void ram_batch_free(struct ram_batch *b);
 int ram_save_piece(struct ram_save *s, struct ram_batch *b, unsigned int i, uint64_t first,
 		   uint64_t n, bool live, struct error *err);
 int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct error *err);
-/* The time is up, and a round with the guest running is not worth going on with. */
+/* A round with the guest running is not worth going on with: the time is up, or it shall go first.
+ */
 bool ram_save_round_is_over(const struct ram_save *s, bool live);
+
+/*
+ * For postcopy-source.c: add page number @page of @region to a batch that has room, as a run of its
+ * own or to the last one; send it as a RAM record, and leave n, payload and pages to the caller.
+ */
+void ram_batch_add(struct ram_batch *b, const struct memory_region *region, uint64_t page,
+		   enum ram_kind kind);
+int ram_batch_send(struct ram_save *s, struct ram_batch *b, struct error *err);
 
 /* The receiving side. */
 /* Room for the table of one record, for each thread that loads. */
@@ -148,6 +157,12 @@ void ram_table_free(struct ram_table *t);
  * Any thread, with a @p and a @t of its own. */
 int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 		    const struct record *rec, struct error *err);
+
+/* Does every of the @n runs of @t lie in RAM, and after the one before? */
+int ram_load_check_runs(const struct ram_load *l, const struct ram_table *t,
+			const struct record *rec, unsigned int n, struct error *err);
+/* Can page @gpa hold anything but zeros? */
+bool ram_load_is_touched(const struct ram_load *l, uint64_t gpa);
 
 /* CRC32C of all RAM in the order of gpa. */
 uint32_t ram_checksum(const struct memory *mem);

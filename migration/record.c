@@ -10,6 +10,7 @@
 
 #include "migration/block-runs.h"
 #include "migration/crc32c.h"
+#include "migration/postcopy.h"
 #include "migration/stream.h"
 
 #define KIB(n) ((n)*1024u)
@@ -35,6 +36,10 @@ static const struct record_info infos[] = {
 	{ RECORD_BACKLOG, 0, "BACKLOG", BACKLOG_META_MAX, BACKLOG_PAYLOAD_MAX },
 	{ RECORD_RAM_FD, RECORD_MANDATORY, "RAM_FD", KIB(64), 0 },
 	{ RECORD_DEVICE_FD, RECORD_MANDATORY, "DEVICE_FD", KIB(64), 0 },
+	{ RECORD_MISSING, RECORD_MANDATORY, "MISSING", PAGE_MAP_META_MAX, 0 },
+	{ RECORD_LISTEN, RECORD_MANDATORY, "LISTEN", KIB(64), 0 },
+	{ RECORD_READY, RECORD_MANDATORY, "READY", KIB(64), 0 },
+	{ RECORD_REQUEST, RECORD_MANDATORY, "REQUEST", REQUEST_META_MAX, 0 },
 	{ RECORD_RAM_ZSTD, RECORD_MANDATORY, "RAM_ZSTD", RAM_RUNS_MAX *RAM_RUN_WIRE, RAM_ZSTD_MAX },
 };
 

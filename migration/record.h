@@ -66,6 +66,10 @@ enum record_type {
 	RECORD_BACKLOG = 17,   /* optional: what came for the guest since it was stopped */
 	RECORD_RAM_FD = 20,    /* all of RAM, as a descriptor beside it */
 	RECORD_DEVICE_FD = 21, /* what a device has open, likewise */
+	RECORD_MISSING = 24,   /* metadata: a part of a bitmap, page-map.h */
+	RECORD_LISTEN = 25,    /* postcopy.h: all that is missing has been named */
+	RECORD_READY = 26,     /* … and is known to the other side */
+	RECORD_REQUEST = 27,   /* metadata: gpas of pages that somebody waits for */
 	RECORD_RAM_ZSTD = 40   /* as RAM, the payload compressed: compress.h */
 };
 

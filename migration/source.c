@@ -16,7 +16,7 @@
 
 #include "migration/backlog.h"
 #include "migration/multifd.h"
-#include "vmm/command.h"
+#include "migration/postcopy.h"
 #include "vmm/successor.h"
 
 #define CONNECT_MS     10000
@@ -55,6 +55,8 @@ int source_close(struct source *s)
 
 	multifd_save_free(s->multifd);
 	s->multifd = NULL;
+	postcopy_save_free(s->postcopy);
+	s->postcopy = NULL;
 	if (!ch)
 		return 0;
 	channel_reap_zerocopy(ch);
@@ -102,6 +104,10 @@ static int negotiate(struct source *s, struct error *err)
 	ret = ret < 0 ? ret : message_get_hello(&rec, &s->theirs, err);
 	ret = ret < 0 ? ret : hello_agree(&s->ours, &s->theirs, "destination", &version, err);
 	ret = ret < 0 ? ret : multifd_check(s->m, s->theirs.channels_max, err);
+	s->by_fd = s->theirs.ram_fd && hand_over_possible(s->m, s->ch);
+	s->ours.postcopy = postcopy_wanted(s->m) && !s->by_fd;
+	if (s->ours.postcopy)
+		ret = ret < 0 ? ret : postcopy_check(s->m, s->theirs.postcopy, err);
 	ret = ret < 0 ? ret : source_introduce(s, err);
 	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_ACCEPT, &rec, err);
 	s->m->stats.setup_ns = now_ns() - s->m->stats.started_ns;
@@ -138,10 +144,9 @@ static int send_round(struct source *s, bool live, struct error *err)
 /* Rounds over RAM and mirrored disks, the guest running; or all of RAM by one descriptor. */
 static int send_ram(struct source *s, struct error *err)
 {
-	uint64_t before;
+	uint64_t before = UINT64_MAX;
 	int ret;
 
-	s->by_fd = s->theirs.ram_fd && hand_over_possible(s->m, s->ch);
 	if (s->by_fd)
 		return hand_over_ram(s->m, s->p, err);
 	ret = dirty_log_start(s->vm, err);
@@ -155,11 +160,16 @@ static int send_ram(struct source *s, struct error *err)
 		ret = multifd_save_open(&s->multifd, s->ram, s->m->uri,
 					(unsigned int)s->ours.channels, s->theirs.channels_token,
 					err);
+	if (ret == 0 && s->ours.postcopy)
+		ret = postcopy_save_open(&s->postcopy, s->ram, s->m->uri, s->theirs.channels_token,
+					 err);
 	if (ret < 0)
 		return ret;
 	migration_set_status(s->m, MIGRATION_ACTIVE);
 	ret = ram_hints_start(s->ram, err);
 	while (ret == 0) {
+		if (postcopy_save_is_due(s->postcopy, before))
+			return postcopy_save_prepare(s->postcopy, err);
 		before = block_save_total(&s->block, s->ram);
 		migration_pass_event(s->m, s->m->stats.rounds + 1);
 		ret = send_round(s, true, err);
@@ -235,7 +245,10 @@ static int send_rest(struct source *s, struct error *err)
 
 	ret = ret < 0 || s->by_fd ? ret : ram_save_fetch(s->ram, err);
 	block_save_fetch(&s->block);
-	ret = ret < 0 || s->by_fd ? ret : send_round(s, false, err);
+	if (postcopy_save_is_on(s->postcopy))
+		ret = ret < 0 ? ret : postcopy_save_switch(s->postcopy, err);
+	else
+		ret = ret < 0 || s->by_fd ? ret : send_round(s, false, err);
 	if (ret == 0 && s->multifd)
 		ret = multifd_save_end(s->multifd, err);
 	if (ret == 0) {
@@ -282,13 +295,17 @@ static int switch_over(struct source *s, struct error *err)
 {
 	struct record rec;
 	/* Hinted pages differ, as they may (ram-hint.c). */
-	bool checksum = s->m->params.verify && !s->m->stats.pages_hinted;
+	bool postcopy = postcopy_save_is_on(s->postcopy);
+	bool checksum = s->m->params.verify && !s->m->stats.pages_hinted && !postcopy;
 	int ret = source_pause(s, checksum, err);
 
 	ret = ret < 0 ? ret : send_rest(s, err);
 	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_LOADED, &rec, err);
+	if (postcopy)
+		ret = ret < 0 ? ret : postcopy_save_check(s->postcopy, err);
 	ret = ret < 0 ? ret : commit(s, err);
-	return ret < 0 ? ret : wait_running(s, err);
+	ret = ret < 0 ? ret : wait_running(s, err);
+	return s->committed && postcopy ? postcopy_save_run(s->postcopy, ret, err) : ret;
 }
 
 /* ---- When it fails ---- */
@@ -359,39 +376,4 @@ int source_run(struct migration *m, struct error *err)
 	source_close(&s);
 	source_free(&s);
 	return ret;
-}
-
-void source_ended(struct migration *m, int ret)
-{
-	memory_give_up(&m->vm->memory);
-	if (ret < 0) {
-		error_print(&m->error);
-	} else if (!m->file && !m->vm->stay) {
-		m->vm->exit_status = STATUS_OK;
-		loop_stop(m->vm->loop);
-	}
-}
-
-static bool has_a_guest(enum vm_state state)
-{
-	return state == VM_RUNNING || state == VM_PAUSED || state == VM_PRELAUNCH;
-}
-
-int source_start(struct vm *vm, const char *uri, struct error *err)
-{
-	struct migration *m = migration_get(vm);
-	bool file = strncmp(uri, "file:", 5) == 0;
-
-	if (!m)
-		return error_set(err, -ENOMEM, "migrate", uri, "", "memory", "none");
-	if (!migration_is_active(m) && (!has_a_guest(vm->state) || !vm->tree))
-		return error_set(err, -EINVAL, "migrate", "guest", "", "one that runs or is paused",
-				 "%s", vm_state_name(vm->state));
-	if (file && m->params.mirror)
-		return error_set(err, -EINVAL, "migrate", uri, "blk",
-				 "a destination to mirror disks to", "a file");
-	if (multifd_wanted(m) && !channel_is_many(uri))
-		return error_set(err, -EINVAL, "migrate", uri, "channels",
-				 "tcp or unix, for several connections", "one connection");
-	return migration_start(m, uri, false, file ? snapshot_run : source_run, source_ended, err);
 }

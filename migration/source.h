@@ -15,7 +15,8 @@ struct source {
 	struct channel *ch;
 	struct protocol *p;
 	struct ram_save *ram;
-	struct multifd_save *multifd; /* NULL: RAM goes over the one connection */
+	struct multifd_save *multifd;	/* NULL: RAM goes over the one connection */
+	struct postcopy_save *postcopy; /* NULL: the guest goes last */
 	struct block_save block;
 	struct hello ours, theirs;
 	enum vm_state before; /* of the guest when it was paused */

@@ -228,7 +228,7 @@ int memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len)
 		return -EFAULT;
 	if (gpa % PAGE_SIZE || len % PAGE_SIZE)
 		return -EINVAL;
-	if (mem->backing == MEMORY_HUGETLB)
+	if (mem->backing == MEMORY_HUGETLB || mem->lazy)
 		return -EOPNOTSUPP;
 	if (madvise(hva, len, advice) < 0)
 		return -errno;

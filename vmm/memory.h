@@ -44,6 +44,8 @@ struct memory {
 	int fd;	       /* of MEMORY_SHARED, else -1 */
 	bool adopted;  /* of somebody else still: read only (memory-fd.c) */
 	bool given;    /* somebody else's by now; set by who gave it, as it does so */
+	/* Pages are still to come (migration/postcopy.h): none are to be given back. Any thread. */
+	_Atomic bool lazy;
 };
 
 /*
@@ -72,7 +74,8 @@ void memory_mark_dirty(const struct memory *mem, uint64_t gpa, uint64_t len);
 /*
  * Give the host back what holds whole pages [@gpa, @gpa + @len): they read as zero from then on,
  * and that is logged as a write. -EFAULT when not all of it is RAM, -EINVAL when it is not pages,
- * -EOPNOTSUPP when the backing has no single pages to give. Any thread.
+ * -EOPNOTSUPP when the backing has no single pages to give, or while pages are still to come. Any
+ * thread.
  */
 int memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len);
 
