@@ -290,6 +290,8 @@ static int receive_machine(struct destination *d, struct error *err)
 	ret = ret < 0 ? ret : take_over(d, &rec, err);
 	/* Nobody can stop it now: the source has let go for good. */
 	ret = ret < 0 ? ret : migration_commit(d->m, err);
+	if (ret == 0 && postcopy_load_is_on(d->postcopy))
+		postcopy_load_commit(d->postcopy);
 	return ret < 0 ? ret : run_guest(d, err);
 }
 

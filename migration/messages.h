@@ -12,7 +12,7 @@
  *            of a source that is going to open data connections: channels;
  *            of both: postcopy (optional, 1: it can, or may, postcopy.h)
  *   RAM_FD   size, in bytes; DEVICE_FD  device, fds (how many), note (for the device)
- *   CHANNEL  token, number (from 0)
+ *   CHANNEL  token, number (from 0); attempt (optional; one more each time, postcopy-accept.c)
  *   ROUND    round (from 1)
  *   ACCEPT, LISTEN, READY  nothing
  *   STOPPED  run (1: the guest shall run on, 0: it was paused), ram-crc (optional),

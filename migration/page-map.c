@@ -96,6 +96,17 @@ uint64_t page_map_count(const struct page_map *map)
 	return n;
 }
 
+bool page_map_is_within(const struct page_map *part, const struct page_map *map)
+{
+	for (unsigned int i = 0; i < map->mem->n_regions; i++) {
+		for (uint64_t w = 0; w < n_words(map, i); w++) {
+			if (part->bits[i][w] & ~map->bits[i][w])
+				return false;
+		}
+	}
+	return true;
+}
+
 /* The first page from @page on that is set, all of them if none is. */
 static uint64_t next_in(const struct page_map *map, unsigned int i, uint64_t page)
 {

@@ -33,6 +33,8 @@ bool page_map_set(struct page_map *map, uint64_t gpa);
 bool page_map_clear(struct page_map *map, uint64_t gpa);
 
 uint64_t page_map_count(const struct page_map *map);
+/* Is every page of @part in @map? */
+bool page_map_is_within(const struct page_map *part, const struct page_map *map);
 /* Move *@gpa to the first page from there on that is set, and after the last one on from the start;
  * false when none is. */
 bool page_map_next(const struct page_map *map, uint64_t *gpa);

@@ -7,6 +7,7 @@
  * a failure only pauses.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -50,7 +51,7 @@ int postcopy_load_accept(struct postcopy_load **out, struct ram_load *ram, struc
 	ret = page_map_init(&l->named, l->mem, err);
 	ret = ret < 0 ? ret : page_map_init(&l->absent, l->mem, err);
 	ret = ret < 0 ? ret : page_map_init(&l->asked, l->mem, err);
-	return ret < 0 ? ret : postcopy_accept_lines(l, protocol_limit(p), l->m->cancel_fd, err);
+	return ret < 0 ? ret : postcopy_accept_lines(l, err);
 }
 
 /* ---- What is missing ---- */
@@ -194,19 +195,36 @@ static void *read_urgent(void *opaque)
 	return NULL;
 }
 
-/* Before the guest runs nothing comes in the background, then something all the time. */
-static int wait_background(struct postcopy_load *l, struct protocol *p)
+static bool is_committed(struct postcopy_load *l)
 {
-	bool running;
-	int ret;
+	bool committed;
 
 	pthread_mutex_lock(&l->lock);
-	running = l->running;
+	committed = l->committed;
 	pthread_mutex_unlock(&l->lock);
-	ret = stream_wait(&p->stream, l->m->wake_fd, running ? protocol_limit(p) : -1);
+	return committed;
+}
+
+/* Before COMMIT nothing comes in the background, then something all the time. */
+static int wait_background(struct postcopy_load *l, struct protocol *p)
+{
+	int ret = stream_wait(&p->stream, l->m->wake_fd, is_committed(l) ? protocol_limit(p) : -1);
+
 	if (ret == -ECANCELED)
 		postcopy_woken(l->m);
 	return ret;
+}
+
+/* All is here, or nobody is interested: false in the second case. */
+static bool wait_commit(struct postcopy_load *l)
+{
+	struct pollfd pfd = { .fd = l->m->wake_fd, .events = POLLIN };
+
+	while (!is_committed(l) && !postcopy_abandoned(l->m)) {
+		poll(&pfd, 1, -1);
+		postcopy_woken(l->m);
+	}
+	return is_committed(l);
 }
 
 /* Until all is here, or nobody needs the rest. */
@@ -223,6 +241,9 @@ static int read_background(struct postcopy_load *l, struct error *err)
 	}
 	if (ret < 0)
 		return ret;
+	/* Not needed: because the guest has ended, not because it will never be here. */
+	if (!wait_commit(l))
+		return error_set(err, -ECANCELED, "postcopy", "RAM", "", "COMMIT", "none");
 	protocol_set_deadline(p, LAST_MS);
 	return protocol_say(p, RECORD_END, NULL, err);
 }
@@ -256,7 +277,8 @@ static int session(struct postcopy_load *l, struct error *err)
 
 static int recover(struct postcopy_load *l, struct error *err)
 {
-	int ret = postcopy_meet_again(l, err);
+	/* Whoever says READY promises that the guest is here. */
+	int ret = wait_commit(l) ? postcopy_meet_again(l, err) : -ECANCELED;
 
 	if (ret < 0) {
 		fail(l, err);
@@ -310,15 +332,21 @@ int postcopy_load_keep(struct postcopy_load *l, struct error *err)
 	return ret;
 }
 
+void postcopy_load_commit(struct postcopy_load *l)
+{
+	pthread_mutex_lock(&l->lock);
+	l->committed = true;
+	pthread_mutex_unlock(&l->lock);
+	eventfd_write(l->m->wake_fd, 1);
+}
+
 int postcopy_load_finish(struct postcopy_load *l, struct error *err)
 {
 	bool paused;
 
 	pthread_mutex_lock(&l->lock);
-	l->running = true;
 	paused = l->paused;
 	pthread_mutex_unlock(&l->lock);
-	eventfd_write(l->m->wake_fd, 1);
 	if (!paused)
 		migration_set_status(l->m, MIGRATION_POSTCOPY_ACTIVE);
 	pthread_join(l->pages, NULL);

@@ -24,6 +24,7 @@ struct postcopy_load {
 	struct channel_listener *listener;
 	char token[TOKEN_SIZE];
 	struct page_line lines[LINES];
+	uint64_t attempt; /* of the source that they belong to: 0, then one more each time */
 	struct page_reader readers[LINES];
 	pthread_t urgent; /* reads line 1; as long as the lines are open */
 	bool reading_urgent;
@@ -44,7 +45,7 @@ struct postcopy_load {
 
 	pthread_mutex_t lock; /* of the rest; a leaf */
 	bool kept;	      /* LOADED is due: what breaks from now on only pauses */
-	bool running;	      /* the guest is ours */
+	bool committed;	      /* COMMIT has come: the guest is ours */
 	bool paused;
 	bool failed;	    /* on these lines, or for good */
 	struct error error; /* the first one */
@@ -52,8 +53,8 @@ struct postcopy_load {
 
 /* ---- postcopy-accept.c: the connections ---- */
 
-/* Wait for both of them, for @ms at most (negative: for ever) before the first. */
-int postcopy_accept_lines(struct postcopy_load *l, int ms, int cancel_fd, struct error *err);
+/* Wait for both of them, after ACCEPT. */
+int postcopy_accept_lines(struct postcopy_load *l, struct error *err);
 /* Paused: wait for a source that comes back, and tell it what is missing. -ECANCELED when nobody
  * needs the pages any more, or what it met. */
 int postcopy_meet_again(struct postcopy_load *l, struct error *err);

@@ -128,6 +128,8 @@ bool postcopy_load_is_on(const struct postcopy_load *l);
 int postcopy_load_start(struct postcopy_load *l, struct error *err);
 /* Before LOADED: an error if the pages have met one. After it that only pauses. */
 int postcopy_load_keep(struct postcopy_load *l, struct error *err);
+/* COMMIT has come: who has lost touch may come back from now on. */
+void postcopy_load_commit(struct postcopy_load *l);
 /* The guest runs here; wait until it has all its pages. */
 int postcopy_load_finish(struct postcopy_load *l, struct error *err);
 void postcopy_load_free(struct postcopy_load *l);
