@@ -27,12 +27,17 @@ static int run_pause(struct vm *vm, json_t *args, json_t **ret, struct error *er
 static int run_recover(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
 	const char *uri = NULL;
+	char bound[256];
 	int code = control_arg_string(args, "uri", true, &uri, err);
 
-	(void)ret;
 	if (code < 0)
 		return code;
-	return vm->migration ? postcopy_recover(vm->migration, uri, err) : no_migration(err);
+	if (!vm->migration)
+		return no_migration(err);
+	code = postcopy_recover(vm->migration, uri, bound, err);
+	if (code == 0)
+		*ret = json_pack("{s:o}", "x-uri", json_text(bound));
+	return code;
 }
 
 static const struct control_command start_command = {

@@ -112,10 +112,11 @@ static json_t *own_info(const struct migration *m)
 	return info;
 }
 
-static json_t *migration_info(const struct migration *m)
+static json_t *migration_info(struct migration *m)
 {
 	const struct migration_stats *s = &m->stats;
 	bool over = !migration_is_active(m);
+	struct error why = { 0 };
 	char sentence[640];
 	json_t *info;
 
@@ -131,10 +132,12 @@ static json_t *migration_info(const struct migration *m)
 		put(info, "expected-downtime", s->expected_downtime_ms);
 	if (over && s->blackout_method)
 		put(info, "downtime", ms(s->blackout_ns));
-	if (over && m->error.code) {
-		error_sentence(&m->error, sentence, sizeof(sentence));
+	if (over)
+		why = m->error;
+	if (why.code || postcopy_why(m, &why)) {
+		error_sentence(&why, sentence, sizeof(sentence));
 		json_object_set_new(info, "error-desc", json_text(sentence));
-		json_object_set_new(info, "x-error", error_to_json(&m->error));
+		json_object_set_new(info, "x-error", error_to_json(&why));
 	}
 	return info;
 }
@@ -223,8 +226,9 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	if (!m)
 		return no_memory(err);
 	*ret = json_pack(
-		"{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i, s:s}",
-		"max-bandwidth", (json_int_t)m->params.max_bandwidth, "downtime-limit",
+		"{s:I, s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i, s:s}",
+		"max-bandwidth", (json_int_t)m->params.max_bandwidth, "max-postcopy-bandwidth",
+		(json_int_t)m->params.max_postcopy_bandwidth, "downtime-limit",
 		(json_int_t)m->params.downtime_limit, "x-timeout", (json_int_t)m->params.timeout,
 		"x-on-timeout", m->params.force ? "force" : "cancel", "x-iovecs",
 		(int)m->params.iovecs, "x-copy", m->params.copy, "x-verify", m->params.verify,
@@ -248,7 +252,7 @@ static int parse_mode(const char *parameter, const char *name, struct error *err
 
 /* What a client may set, collected before any of it is applied. */
 struct wanted {
-	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels,
+	int64_t max_bandwidth, postcopy_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels,
 		compress_level;
 	const char *on_timeout, *zero_copy, *compress, *postcopy;
 	int postcopy_when;
@@ -260,6 +264,9 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	int ret =
 		control_arg_int(args, "max-bandwidth", false, 0, INT64_MAX, &w->max_bandwidth, err);
 
+	ret = ret ? ret
+		  : control_arg_int(args, "max-postcopy-bandwidth", false, 0, INT64_MAX,
+				    &w->postcopy_bandwidth, err);
 	ret = ret ? ret
 		  : control_arg_int(args, "downtime-limit", false, 0, 2000000, &w->downtime_limit,
 				    err);
@@ -304,6 +311,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p = &m->params;
 	w = (struct wanted){
 		.max_bandwidth = (int64_t)p->max_bandwidth,
+		.postcopy_bandwidth = (int64_t)p->max_postcopy_bandwidth,
 		.downtime_limit = (int64_t)p->downtime_limit,
 		.timeout = (int64_t)p->timeout,
 		.iovecs = p->iovecs,
@@ -322,6 +330,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	if (code < 0)
 		return code;
 	p->max_bandwidth = (uint64_t)w.max_bandwidth;
+	p->max_postcopy_bandwidth = (uint64_t)w.postcopy_bandwidth;
 	p->downtime_limit = (uint64_t)w.downtime_limit;
 	p->timeout = (uint64_t)w.timeout;
 	p->iovecs = (int)w.iovecs;
@@ -350,7 +359,8 @@ MIGRATION_COMMAND(cmd_cancel, "migrate_cancel", "", run_cancel);
 MIGRATION_COMMAND(cmd_query, "query-migrate", "", run_query);
 MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_query_parameters);
 MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
-		  "max-bandwidth downtime-limit multifd-channels x-timeout x-on-timeout x-iovecs "
+		  "max-bandwidth max-postcopy-bandwidth downtime-limit multifd-channels x-timeout "
+		  "x-on-timeout x-iovecs "
 		  "x-copy x-verify x-send-ram "
 		  "x-deadline x-zero-copy x-compress compress-level x-postcopy",
 		  run_set_parameters);

@@ -225,7 +225,8 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 	m->run = run;
 	m->ended = ended;
 	m->cancelled = m->timed_out = m->over = false;
-	m->committing = m->handed_over = m->postcopy = m->postcopy_now = false;
+	m->committing = m->handed_over = false;
+	m->postcopy = m->postcopy_now = false;
 	memset(&m->wishes, 0, sizeof(m->wishes));
 	memset(m->channels, 0, sizeof(m->channels));
 	error_clear(&m->error);

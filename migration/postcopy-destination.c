@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "migration/postcopy-load.h"
+#include "vmm/control.h"
 
 #define LAST_MS 1000 /* for last words */
 
@@ -156,8 +157,10 @@ static bool pause_if_kept(struct postcopy_load *l)
 	if (pause)
 		l->failed = false;
 	pthread_mutex_unlock(&l->lock);
-	if (pause)
+	if (pause) {
 		postcopy_pause(l->m, &why);
+		control_step_aside(l->m->vm);
+	}
 	return pause;
 }
 
@@ -280,6 +283,7 @@ static int recover(struct postcopy_load *l, struct error *err)
 	/* Whoever says READY promises that the guest is here. */
 	int ret = wait_commit(l) ? postcopy_meet_again(l, err) : -ECANCELED;
 
+	control_step_back(l->m->vm);
 	if (ret < 0) {
 		fail(l, err);
 		postcopy_close_lines(l);

@@ -21,8 +21,9 @@ struct postcopy_save {
 	struct page_line lines[LINES];
 	uint64_t attempt; /* to connect them; no two of them are to be taken for a pair */
 	struct ram_batch background, urgent;
-	_Atomic uint64_t go_to; /* where the background goes on, since a fault was there */
-	pthread_t thread;	/* answers requests */
+	struct rate_limit limit; /* of the background */
+	_Atomic uint64_t go_to;	 /* where the background goes on, since a fault was there */
+	pthread_t thread;	 /* answers requests */
 	bool started;
 
 	pthread_mutex_t lock; /* of the rest */

@@ -11,7 +11,8 @@
 #include "migration/postcopy-save.h"
 #include "migration/zero.h"
 
-#define LAST_MS 1000 /* for last words */
+#define LAST_MS	  1000 /* for last words */
+#define SECOND_NS 1000000000ULL
 /* Of the background: as little as still moves well, for who waits for a page of it waits longer. */
 #define BATCH (256UL << 10)
 
@@ -147,6 +148,25 @@ int postcopy_answer(struct postcopy_save *s, struct error *err)
 
 /* ---- The background ---- */
 
+/* How much a record may carry: with a low limit little, so that it is kept evenly. */
+static uint64_t batch_limit(const struct postcopy_save *s)
+{
+	uint64_t rate = s->m->params.max_postcopy_bandwidth;
+
+	return rate ? MAX(PAGE_SIZE, MIN(BATCH, rate / 20 / PAGE_SIZE * PAGE_SIZE)) : BATCH;
+}
+
+/* Who wants something of us need not wait. */
+static void keep_limit(struct postcopy_save *s, uint64_t bytes)
+{
+	struct pollfd pfd = { .fd = s->m->wake_fd, .events = POLLIN };
+	uint64_t ns = rate_take(&s->limit, s->m->params.max_postcopy_bandwidth, bytes, now_ns());
+	struct timespec ts = { (time_t)(ns / SECOND_NS), (long)(ns % SECOND_NS) };
+
+	if (ns)
+		ppoll(&pfd, 1, &ts, NULL);
+}
+
 static int send_background(struct postcopy_save *s, struct error *err)
 {
 	uint64_t gpa = 0, wanted;
@@ -154,17 +174,18 @@ static int send_background(struct postcopy_save *s, struct error *err)
 
 	while (ret == 0 && postcopy_save_check(s, err) == 0 && page_map_next(&s->left, &gpa)) {
 		struct ram_batch *b = &s->background;
-		uint64_t start = now_ns(), payload;
+		uint64_t start = now_ns(), payload, max = batch_limit(s);
 
 		while (b->pages < RAM_BATCH_PAGES && page_map_next(&s->left, &gpa) &&
-		       fits(b, gpa)) {
-			uint64_t n = MIN(page_map_run(&s->left, gpa, BATCH / PAGE_SIZE),
-					 (BATCH - b->payload) / PAGE_SIZE);
+		       b->payload < max && fits(b, gpa)) {
+			uint64_t n = MIN(page_map_run(&s->left, gpa, max / PAGE_SIZE),
+					 (max - b->payload) / PAGE_SIZE);
 
 			take_run(s, b, gpa, n);
 			gpa += n << PAGE_SHIFT;
 		}
 		payload = b->payload;
+		keep_limit(s, payload);
 		ret = send_batch(s, b, err);
 		bandwidth_add(&s->ram->bandwidth, payload, now_ns() - start);
 		s->m->stats.bandwidth = (uint64_t)bandwidth_get(&s->ram->bandwidth);

@@ -204,7 +204,7 @@ int postcopy_resume(struct migration *m, const char *uri, struct error *err)
 	return ret;
 }
 
-int postcopy_recover(struct migration *m, const char *uri, struct error *err)
+int postcopy_recover(struct migration *m, const char *uri, char bound[256], struct error *err)
 {
 	struct channel_listener *listener, *old;
 	int ret;
@@ -220,6 +220,7 @@ int postcopy_recover(struct migration *m, const char *uri, struct error *err)
 	old = ret < 0 ? listener : m->wishes.listener;
 	if (ret == 0) {
 		m->wishes.listener = listener;
+		snprintf(bound, 256, "%s", channel_listener_uri(listener));
 		eventfd_write(m->wake_fd, 1);
 	}
 	pthread_mutex_unlock(&m->lock);

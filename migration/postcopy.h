@@ -82,7 +82,8 @@ bool postcopy_abandoned(struct migration *m);
 int postcopy_start_now(struct migration *m, struct error *err);
 int postcopy_break(struct migration *m, struct error *err);
 int postcopy_resume(struct migration *m, const char *uri, struct error *err);
-int postcopy_recover(struct migration *m, const char *uri, struct error *err);
+/* @bound gets where it listens. */
+int postcopy_recover(struct migration *m, const char *uri, char bound[256], struct error *err);
 void postcopy_abandon(struct migration *m);
 /* Why it is paused; false if it is not. Any thread. */
 bool postcopy_why(struct migration *m, struct error *why);

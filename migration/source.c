@@ -273,7 +273,7 @@ static int commit(struct source *s, struct error *err)
 	s->committed_ns = now_ns();
 	ret = ret < 0 ? ret : protocol_flush(s->p, err);
 	s->committed = ret == 0;
-	s->vm->memory.given = s->committed && s->by_fd;
+	s->vm->memory.given = s->committed && (s->by_fd || postcopy_save_is_on(s->postcopy));
 	return ret;
 }
 

@@ -131,7 +131,7 @@ static json_t *run(struct vm *vm, const struct control_command *command, json_t 
 	return reply;
 }
 
-static json_t *dispatch(struct vm *vm, bool *ready, const char *name, json_t *args)
+static json_t *dispatch(struct vm *vm, bool *ready, bool aside, const char *name, json_t *args)
 {
 	if (!strcmp(name, "qmp_capabilities"))
 		return negotiate(args, ready);
@@ -143,13 +143,18 @@ static json_t *dispatch(struct vm *vm, bool *ready, const char *name, json_t *ar
 
 		if (strcmp((*pp)->name, name))
 			continue;
+		if (aside && !control_is_aside(name))
+			return control_refusal("GenericError",
+					       "The command %.100s has to wait until the "
+					       "migration goes on",
+					       name);
 		refusal = (*pp)->args ? check_args((*pp)->args, args) : NULL;
 		return refusal ? refusal : run(vm, *pp, args);
 	}
 	return control_refusal("CommandNotFound", "The command %.100s has not been found", name);
 }
 
-json_t *control_answer(struct vm *vm, bool *ready, const char *text, size_t len)
+json_t *control_answer(struct vm *vm, bool *ready, bool aside, const char *text, size_t len)
 {
 	json_error_t at;
 	json_t *request = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
@@ -162,8 +167,8 @@ json_t *control_answer(struct vm *vm, bool *ready, const char *text, size_t len)
 	if (!reply) {
 		args = json_object_get(request, "arguments");
 		args = args ? json_incref(args) : json_object();
-		reply = dispatch(vm, ready, json_string_value(json_object_get(request, "execute")),
-				 args);
+		reply = dispatch(vm, ready, aside,
+				 json_string_value(json_object_get(request, "execute")), args);
 		json_decref(args);
 	}
 	if (reply && json_object_get(request, "id"))

@@ -40,9 +40,10 @@ void frame_free(struct frame *frame);
 
 /*
  * One request in, one reply out (control-qmp.c). @ready is the client's: set once capabilities have
- * been negotiated. Never NULL but when memory is out. Loop thread.
+ * been negotiated. @aside: only what control_is_aside(). Never NULL but when memory is out. Loop
+ * thread, or with @aside that of control-aside.c.
  */
-json_t *control_answer(struct vm *vm, bool *ready, const char *text, size_t len);
+json_t *control_answer(struct vm *vm, bool *ready, bool aside, const char *text, size_t len);
 json_t *control_greeting(void);
 /* {"error": {"class", "desc"}} */
 __attribute__((format(printf, 2, 3))) json_t *control_refusal(const char *class, const char *fmt,
@@ -51,9 +52,12 @@ __attribute__((format(printf, 2, 3))) json_t *control_refusal(const char *class,
 json_t *control_version(void);
 
 struct client;
+struct control_aside;
 
 struct control {
 	struct vm *vm;
+	struct loop *loop; /* whose thread serves it: the machine's, or one of control-aside.c */
+	bool aside;	   /* the latter */
 	int fd;
 	struct loop_fd *watch;
 	struct loop_timer *retry; /* of accept, after it ran out of descriptors */
@@ -62,8 +66,11 @@ struct control {
 	ino_t ino;
 	struct client *clients;
 	unsigned int n_clients;
-	bool inherited; /* the socket is another's still: nobody is to come in */
-	bool busy;	/* a client's request is being worked on: nobody may free clients */
+	bool inherited;		       /* the socket is another's still: nobody is to come in */
+	pthread_mutex_t accept_lock;   /* of away, and held over accept; a leaf */
+	bool away;		       /* who comes in is not ours … */
+	struct control_aside *instead; /* … but this one's; vm->control_lock */
+	bool busy; /* a client's request is being worked on: nobody may free clients */
 
 	/* Of control-vm.c: tells clients what becomes of the machine. */
 	struct vm_listener listener;
@@ -81,5 +88,14 @@ void control_unbind(struct control *control);
 void control_let_in(struct control *control, bool in);
 
 void control_vm_listen(struct control *control);
+
+/* Serve who comes in at control->fd, on control->loop, at once or when they are let in; a negative
+ * errno. And undo it, also after an error: clients get what is owed to them, if they take it. */
+int control_serve(struct control *control, bool now);
+void control_end_serving(struct control *control);
+
+/* May @command be run there (control-aside.c)? And end what control_step_aside() began. */
+bool control_is_aside(const char *command);
+void control_end_aside(struct control *control);
 
 #endif

@@ -155,7 +155,8 @@ static void take_bytes(struct client *client, const char *data, size_t n)
 		n -= used;
 		if (event == FRAME_TEXT)
 			queue_json(client, control_answer(client->control->vm, &client->ready,
-							  client->in.text, client->in.len));
+							  client->control->aside, client->in.text,
+							  client->in.len));
 		else if (event == FRAME_TOO_LONG)
 			queue_json(client, control_refusal("GenericError",
 							   "JSON parse error, more than %d bytes",
@@ -196,7 +197,7 @@ static void add_client(struct control *control, int fd)
 	struct client *client = calloc(1, sizeof(*client));
 
 	if (!client || control->n_clients == MAX_CLIENTS ||
-	    loop_fd_add(control->vm->loop, fd, EPOLLIN, on_client, client, &client->watch) < 0) {
+	    loop_fd_add(control->loop, fd, EPOLLIN, on_client, client, &client->watch) < 0) {
 		free(client);
 		close(fd);
 		return;
@@ -219,6 +220,7 @@ void control_let_in(struct control *control, bool in)
 static void on_listener(void *opaque, uint32_t events)
 {
 	struct control *control = opaque;
+	bool away;
 	int fd;
 
 	/* Whoever comes now shall meet the process that goes on with the guest, if that succeeds.
@@ -229,9 +231,15 @@ static void on_listener(void *opaque, uint32_t events)
 		loop_timer_set(control->retry, RETRY_ACCEPT);
 		return;
 	}
-	fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
 	(void)events;
+	pthread_mutex_lock(&control->accept_lock);
+	away = control->away;
+	fd = away ? -1 : accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	pthread_mutex_unlock(&control->accept_lock);
+	if (away) {
+		control_let_in(control, false);
+		return;
+	}
 	if (fd >= 0) {
 		add_client(control, fd);
 		bury(control);
@@ -293,6 +301,32 @@ void control_event(struct vm *vm, const char *name, json_t *data)
 		loop_post(vm->loop, send_event, event);
 }
 
+int control_serve(struct control *control, bool now)
+{
+	int ret = loop_timer_add(control->loop, on_retry, control, &control->retry);
+
+	pthread_mutex_init(&control->accept_lock, NULL);
+	return ret < 0 ? ret
+		       : loop_fd_add(control->loop, control->fd, now ? EPOLLIN : 0, on_listener,
+				     control, &control->watch);
+}
+
+void control_end_serving(struct control *control)
+{
+	if (control->watch)
+		loop_fd_del(control->watch);
+	if (control->retry)
+		loop_timer_del(control->retry);
+	while (control->clients) {
+		struct client *client = control->clients;
+
+		control->clients = client->next;
+		send_queued(client);
+		free_client(client);
+	}
+	pthread_mutex_destroy(&control->accept_lock);
+}
+
 /* With @fd < 0 at a socket of its own. */
 static int begin(struct vm *vm, const char *path, int fd, struct error *err)
 {
@@ -302,15 +336,12 @@ static int begin(struct vm *vm, const char *path, int fd, struct error *err)
 	if (!control)
 		return error_set(err, -ENOMEM, "control", path, "", "memory", "none");
 	control->vm = vm;
+	control->loop = vm->loop;
 	control_vm_listen(control);
 	vm->control = control;
 	control->fd = -1;
 	ret = fd < 0 ? control_bind(control, path, err) : control_take(control, path, fd, err);
-	if (ret == 0)
-		ret = loop_timer_add(vm->loop, on_retry, control, &control->retry);
-	if (ret == 0)
-		ret = loop_fd_add(vm->loop, control->fd, fd < 0 ? EPOLLIN : 0, on_listener, control,
-				  &control->watch);
+	ret = ret < 0 ? ret : control_serve(control, fd < 0);
 	if (ret < 0) {
 		error_set(err, ret, "control", path, "", "to watch it", "%s", strerror(-ret));
 		control_close(vm);
@@ -334,19 +365,12 @@ void control_close(struct vm *vm)
 
 	if (!control)
 		return;
+	pthread_mutex_lock(&vm->control_lock);
+	control_end_aside(control);
 	vm->control = NULL;
+	pthread_mutex_unlock(&vm->control_lock);
 	vm_unlisten(vm, &control->listener);
-	if (control->watch)
-		loop_fd_del(control->watch);
-	if (control->retry)
-		loop_timer_del(control->retry);
 	control_unbind(control);
-	while (control->clients) {
-		struct client *client = control->clients;
-
-		control->clients = client->next;
-		send_queued(client);
-		free_client(client);
-	}
+	control_end_serving(control);
 	free(control);
 }

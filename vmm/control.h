@@ -44,6 +44,14 @@ int control_open(struct vm *vm, const char *path, struct error *err);
 /* Close all clients, after what was queued for them was sent if they take it; removes the file. */
 void control_close(struct vm *vm);
 
+/*
+ * The loop thread may be asleep for long: serve who connects from now on by another thread, which
+ * knows few commands (control-aside.c). And back again; those clients are hung up on. Any thread
+ * but that one.
+ */
+void control_step_aside(struct vm *vm);
+void control_step_back(struct vm *vm);
+
 /* Send an event to all clients past capabilities negotiation. Takes @data (may be NULL). Any
  * thread. */
 void control_event(struct vm *vm, const char *name, json_t *data);

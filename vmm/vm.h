@@ -89,10 +89,11 @@ struct vm {
 	uint64_t paused_at;  /* ns of CLOCK_MONOTONIC: last pause had every vCPU out of the guest */
 	uint64_t resumed_at; /* ns: vCPUs were let go */
 	struct vm_listener *listeners;
-	struct control *control;     /* NULL without --control */
-	struct migration *migration; /* of migration/, opaque here */
-	struct device_fds *given;    /* for devices that are yet to be realized; see device.h */
-	void *arch;		     /* of vmm/x86/ */
+	struct control *control;      /* NULL without --control */
+	pthread_mutex_t control_lock; /* of its coming and going, for other threads */
+	struct migration *migration;  /* of migration/, opaque here */
+	struct device_fds *given;     /* for devices that are yet to be realized; see device.h */
+	void *arch;		      /* of vmm/x86/ */
 };
 
 enum {

@@ -17,7 +17,7 @@ static bool reaches_out(const struct frame *frame)
 
 static void answer(struct vm *vm, bool *ready, const struct frame *frame)
 {
-	json_t *reply = control_answer(vm, ready, frame->text, frame->len);
+	json_t *reply = control_answer(vm, ready, false, frame->text, frame->len);
 	char *text = json_dumps(reply, 0);
 
 	if (!text || !json_object_get(reply, "return") == !json_object_get(reply, "error"))

@@ -66,5 +66,69 @@ def after_rounds_with_two_vcpus_and_both_kinds_of_ram():
         t.same(destination.wait(), PASSED, "exit status of the destination")
 
 
+def status(machine):
+    """By a connection of its own: the loop thread may sleep on a page."""
+    qmp = t.Qmp(machine.control)
+    try:
+        return qmp.run("query-migrate")["status"]
+    finally:
+        qmp.close()
+
+
+def under_way(mib=24):
+    """Slowly enough that it can be caught."""
+    source = dirty("fill=%d ws=2 rate=20 content=random" % mib, memory="64")
+    destination = t.receive("tcp:127.0.0.1:0")
+    postcopy(source, destination.uri, max_postcopy_bandwidth=1 << 20)
+    t.wait_until(lambda: source.qmp.run("query-migrate")["status"] == "postcopy-active",
+                 "the guest is there")
+    return source, destination
+
+
+@t.test
+def broken_and_resumed_elsewhere():
+    source, destination = under_way()
+    source.qmp.run("migrate-pause")
+    for machine in (source, destination):
+        t.wait_until(lambda: status(machine) == "postcopy-paused", "both sides notice")
+    # At another address, by a new connection: whatever the loop thread does.
+    qmp = t.Qmp(destination.control)
+    uri = qmp.run("migrate-recover", uri="tcp:127.0.0.1:0")["x-uri"]
+    qmp.close()
+    source.qmp.run("migrate-set-parameters", max_postcopy_bandwidth=0)
+    source.qmp.run("migrate", uri=uri, resume=True)
+    t.same(source.wait(), 0, "exit status of the source")
+    completed(destination)
+    destination.send("v")
+    destination.expect(r"^verify ok.*\n")
+
+
+@t.test
+def the_source_dies_and_the_destination_says_so():
+    source, destination = under_way()
+    source.process.kill()
+    t.wait_until(lambda: status(destination) == "postcopy-paused", "the destination notices")
+    qmp = t.Qmp(destination.control)
+    info = qmp.run("query-migrate")
+    t.check("pages" in info["error-desc"] or "closed" in info["error-desc"], info["error-desc"])
+    qmp.close()
+
+
+@t.test
+def the_destination_dies_and_the_source_never_runs():
+    source, destination = under_way()
+    destination.process.kill()
+    t.wait_until(lambda: status(source) == "postcopy-paused", "the source notices")
+    t.same(source.qmp.run("query-status")["status"], "postmigrate", "the source's guest")
+    for arguments in ({}, {"force": True}):
+        try:
+            source.qmp.run("cont", **arguments)
+            t.check(False, "the guest must not run here")
+        except t.QmpError:
+            pass
+    source.qmp.run("quit")
+    source.wait()
+
+
 if __name__ == "__main__":
     t.main()

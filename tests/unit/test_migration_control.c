@@ -46,7 +46,8 @@ static void parameters(void **state)
 	json_decref(ret);
 	assert_int_equal(
 		run(vm, "migrate-set-parameters",
-		    "{\"max-bandwidth\": 1000000, \"downtime-limit\": 20,"
+		    "{\"max-bandwidth\": 1000000, \"max-postcopy-bandwidth\": 2000000, "
+		    "\"downtime-limit\": 20,"
 		    " \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
 		    " \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, "
 		    "\"x-deadline\": 5, \"multifd-channels\": 8, \"x-zero-copy\": \"auto\", "
@@ -55,7 +56,8 @@ static void parameters(void **state)
 		0);
 	assert_int_equal(run(vm, "query-migrate-parameters", "{}", &ret, &err), 0);
 	want = json_loads(
-		"{\"max-bandwidth\": 1000000, \"downtime-limit\": 20,"
+		"{\"max-bandwidth\": 1000000, \"max-postcopy-bandwidth\": 2000000, "
+		"\"downtime-limit\": 20,"
 		" \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
 		" \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, \"x-deadline\": 5,"
 		" \"multifd-channels\": 8, \"x-zero-copy\": \"auto\", "
