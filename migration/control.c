@@ -105,11 +105,31 @@ static json_t *own_info(const struct migration *m)
 	put(info, "send-ns", s->send_ns);
 	put(info, "bandwidth", s->bandwidth);
 	put(info, "total-ns", elapsed_ns(m));
+	if (s->faults.n) {
+		put(info, "fault-p50-ns", latency_within(&s->faults, 500));
+		put(info, "fault-p99-ns", latency_within(&s->faults, 990));
+		put(info, "fault-max-ns", s->faults.max_ns);
+	}
 	if (method) {
 		put(info, "blackout-ns", s->blackout_ns);
 		json_object_set_new(info, "blackout-method", json_string(method));
 	}
 	return info;
+}
+
+#define DIST_OCTAVES 24 /* up to 8 s */
+
+/* Of the faults of postcopy, by the public names: the mean in ns, and a histogram by powers of 2
+ * us.
+ */
+static void put_latency(json_t *info, const struct latency *l)
+{
+	json_t *dist = json_array();
+
+	for (unsigned int i = 0; i < DIST_OCTAVES; i++)
+		json_array_append_new(dist, json_integer((json_int_t)latency_octave_us(l, i)));
+	put(info, "postcopy-latency", l->total_ns / l->n);
+	json_object_set_new(info, "postcopy-latency-dist", dist);
 }
 
 static json_t *migration_info(struct migration *m)
@@ -126,6 +146,8 @@ static json_t *migration_info(struct migration *m)
 			 ram_info(m), "x-ferry", own_info(m));
 	if (s->disk_total)
 		json_object_set_new(info, "disk", disk_info(m));
+	if (s->faults.n)
+		put_latency(info, &s->faults);
 	put(info, "total-time", ms(elapsed_ns(m)));
 	put(info, "setup-time", ms(s->setup_ns));
 	if (!m->incoming && m->status == MIGRATION_ACTIVE)
@@ -148,7 +170,7 @@ void migration_event(struct migration *m, enum migration_status status)
 
 	/* The process may end right after this: whoever waits gets the whole report. It is final:
 	 * these are set on the loop thread when the migration's has been joined. */
-	if (status >= MIGRATION_COMPLETED)
+	if (status >= MIGRATION_COMPLETED || status == MIGRATION_POSTCOPY_PAUSED)
 		json_object_set_new(data, "x-info", migration_info(m));
 	control_event(m->vm, "MIGRATION", data);
 }

@@ -335,6 +335,8 @@ void migration_count(struct migration *m, struct protocol *p)
 	stream_stats(&p->stream, &tx, &rx);
 	now = stream_stats_sum(&tx, &rx);
 	s->bytes_xfer += now.bytes_xfer - was->bytes_xfer;
+	if (p->kind == PROTOCOL_PAGES)
+		s->postcopy_bytes += now.bytes_xfer - was->bytes_xfer;
 	if (p->kind == PROTOCOL_DATA)
 		s->multifd_bytes += now.bytes_xfer - was->bytes_xfer;
 	s->bytes_referenced += now.bytes_referenced - was->bytes_referenced;

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "migration/channel.h"
+#include "migration/latency.h"
 #include "vmm/vm.h"
 
 struct protocol;
@@ -77,6 +78,7 @@ struct migration_stats {
 	_Atomic uint64_t multifd_bytes;	    /* of bytes_xfer, over data connections */
 	_Atomic uint64_t postcopy_bytes;    /* … after the switch to postcopy */
 	_Atomic uint64_t postcopy_requests; /* pages that somebody waited for */
+	struct latency faults;		    /* … and how long, at the destination */
 	_Atomic uint64_t zerocopy_bytes, zerocopy_copied, zerocopy_fallbacks; /* channel.h */
 	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;
 	_Atomic uint64_t send_ns; /* time spent sending RAM */

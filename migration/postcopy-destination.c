@@ -43,6 +43,7 @@ int postcopy_load_accept(struct postcopy_load **out, struct ram_load *ram, struc
 	memcpy(l->token, token, sizeof(l->token));
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_mutex_init(&l->write_lock, NULL);
+	pthread_mutex_init(&l->waiting.lock, NULL);
 	l->stop_faults = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	for (unsigned int i = 0; i < LINES; i++) {
 		l->readers[i].piece = malloc(PIECE);
@@ -377,5 +378,6 @@ void postcopy_load_free(struct postcopy_load *l)
 	close(l->stop_faults);
 	pthread_mutex_destroy(&l->lock);
 	pthread_mutex_destroy(&l->write_lock);
+	pthread_mutex_destroy(&l->waiting.lock);
 	free(l);
 }

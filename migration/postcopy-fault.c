@@ -16,6 +16,40 @@
 
 #include "migration/postcopy-load.h"
 
+/* ---- How long somebody waits ---- */
+
+static void begin_waiting(struct postcopy_load *l, uint64_t gpa, uint64_t now)
+{
+	struct waiting *w = &l->waiting;
+
+	pthread_mutex_lock(&w->lock);
+	if (w->n < WAITING_MAX) {
+		w->faults[w->n].gpa = gpa;
+		w->faults[w->n].since_ns = now;
+		w->n++;
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* Pages [@gpa, @gpa + @len) are there. */
+static void end_waiting(struct postcopy_load *l, uint64_t gpa, uint64_t len)
+{
+	struct waiting *w = &l->waiting;
+	uint64_t now = now_ns();
+
+	pthread_mutex_lock(&w->lock);
+	for (unsigned int i = 0; i < w->n;) {
+		if (w->faults[i].gpa - gpa >= len) {
+			i++;
+			continue;
+		}
+		latency_add(&l->m->stats.faults, now - w->faults[i].since_ns);
+		w->faults[i] = w->faults[w->n - 1];
+		w->n--;
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
 /* ---- Pages that come ---- */
 
 static int check_absent(const struct postcopy_load *l, const struct ram_run *run,
@@ -40,8 +74,11 @@ static void arrived(struct postcopy_load *l, uint64_t gpa, uint64_t len)
 {
 	uint64_t n = len >> PAGE_SHIFT;
 
-	for (uint64_t end = gpa + len; gpa < end; gpa += PAGE_SIZE)
-		page_map_clear(&l->absent, gpa);
+	for (uint64_t i = 0; i < n; i++)
+		page_map_clear(&l->absent, gpa + (i << PAGE_SHIFT));
+	/* The bits first: see take_faults(). */
+	if (l->waiting.n)
+		end_waiting(l, gpa, len);
 	l->m->stats.remaining = (atomic_fetch_sub(&l->n_absent, n) - n) << PAGE_SHIFT;
 	if (!l->n_absent)
 		eventfd_write(l->m->wake_fd, 1);
@@ -152,12 +189,19 @@ void postcopy_ask_again(struct postcopy_load *l)
 static void take_faults(struct postcopy_load *l)
 {
 	uint64_t gpas[REQUEST_MAX];
+	uint64_t now = now_ns();
 	unsigned int wanted = 0;
 	int n = userfault_read(&l->uffd, gpas, REQUEST_MAX);
 
 	for (int i = 0; i < n; i++) {
-		if (!page_map_test(&l->absent, gpas[i]))
+		if (!page_map_test(&l->absent, gpas[i])) {
 			settle(l, gpas[i]);
+			continue;
+		}
+		begin_waiting(l, gpas[i], now);
+		/* Has it come before we said that somebody waits? */
+		if (!page_map_test(&l->absent, gpas[i]))
+			end_waiting(l, gpas[i], PAGE_SIZE);
 		else if (!page_map_set(&l->asked, gpas[i]))
 			gpas[wanted++] = gpas[i];
 	}

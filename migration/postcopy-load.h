@@ -14,6 +14,17 @@ struct page_reader {
 	uint8_t *piece;
 };
 
+#define WAITING_MAX 256
+
+/* Faults that are reported and not served, as many as there is room for: for figures only. */
+struct waiting {
+	pthread_mutex_t lock; /* a leaf */
+	_Atomic unsigned int n;
+	struct {
+		uint64_t gpa, since_ns;
+	} faults[WAITING_MAX];
+};
+
 struct postcopy_load {
 	struct migration *m;
 	struct ram_load *ram;
@@ -35,6 +46,7 @@ struct postcopy_load {
 	struct page_map absent; /* not here; a bit goes when the page has been put in its place */
 	struct page_map asked;	/* of them, and asked for */
 	_Atomic uint64_t n_absent;
+	struct waiting waiting;
 
 	pthread_t pages, faults;
 	bool started, hearing;

@@ -179,7 +179,8 @@ static void *operate(void *opaque)
 	struct operator* o = opaque;
 
 	while (!o->g->over) {
-		if (o->g->r.from->migration->status == MIGRATION_POSTCOPY_PAUSED)
+		if (o->g->r.from->state != VM_RUNNING &&
+		    o->g->r.from->migration->status == MIGRATION_POSTCOPY_PAUSED)
 			loop_call(o->g->r.from->loop, resume, o);
 		snooze();
 	}
@@ -242,7 +243,7 @@ static void cut_at_many_places(void **state)
 	unsigned int moved = 0;
 
 	(void)state;
-	for (uint64_t at = 1; at < 400; at += 43)
+	for (uint64_t at = 1; at < 400; at += 97)
 		cut_once(at, &moved);
 	for (uint64_t at = 400; at < 2 * MIB; at = at * 5 / 4)
 		cut_once(at, &moved);
