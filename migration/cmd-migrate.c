@@ -18,7 +18,7 @@ struct migrate_options {
 	const char *rest[2]; /* CONTROL, URI */
 	json_t *parameters;  /* of migrate-set-parameters */
 	uint64_t channels;   /* 0: not given */
-	bool postcopy;
+	bool postcopy, resume;
 	bool mirror, no_progress, json, help;
 };
 
@@ -164,6 +164,7 @@ static int set_capability(struct control_client *client, const char *name, bool 
 static int migrate(const struct migrate_options *o, const char *uri, json_t **info,
 		   struct error *err)
 {
+	bool progress = !o->no_progress && isatty(STDERR_FILENO);
 	struct control_client *client;
 	int ret = control_connect(o->rest[0], ANSWER_MS, &client, err);
 
@@ -176,9 +177,13 @@ static int migrate(const struct migrate_options *o, const char *uri, json_t **in
 		ret = set_capability(client, "multifd", o->channels > 1, err);
 	if (ret == 0 && o->postcopy)
 		ret = set_capability(client, "postcopy-ram", true, err);
-	if (ret == 0)
-		ret = watch_migration(client, uri, o->mirror,
-				      !o->no_progress && isatty(STDERR_FILENO), info, err);
+	if (ret == 0 && o->resume) {
+		ret = control_execute(client, "migrate",
+				      json_pack("{s:s, s:b}", "uri", uri, "resume", 1), NULL, err);
+		ret = ret < 0 ? ret : watch_end(client, progress, info, err);
+	} else if (ret == 0) {
+		ret = watch_migration(client, uri, o->mirror, progress, info, err);
+	}
 	control_disconnect(client);
 	return ret;
 }
@@ -218,6 +223,8 @@ static int main_migrate(int argc, char **argv)
 		  "let the guest go before its memory, after so many rounds (0: at once), or when "
 		  "rounds do not converge",
 		  set_postcopy, &o },
+		{ "resume", NULL, "go on with a postcopy that is paused, to URI", option_set_flag,
+		  &o.resume },
 		{ "zero-copy", "on|off|auto", "let the kernel send RAM without copying it (off)",
 		  set_zero_copy, &o },
 		{ "compress", "on|off|auto",

@@ -100,7 +100,8 @@ static void show_progress(struct control_client *client)
 	json_decref(info);
 }
 
-/* Does @event end the migration? Then *info is its report. */
+/* Does @event end the migration, or pause it until somebody resumes it? Then *info is its report.
+ */
 static bool is_the_end(const json_t *event, json_t **info)
 {
 	json_t *data = json_object_get(event, "data");
@@ -222,6 +223,10 @@ void watch_report(FILE *out, const json_t *info)
 			human(number(info, "disk", "normal-bytes"), a, sizeof(a)),
 			human(number(info, "disk", "duplicate") * number(info, "disk", "page-size"),
 			      b, sizeof(b)));
+	if (number(info, "ram", "postcopy-bytes") > 0)
+		fprintf(out, "  postcopy      %s, %.0f pages of it asked for\n",
+			human(number(info, "ram", "postcopy-bytes"), a, sizeof(a)),
+			number(info, "ram", "postcopy-requests"));
 	print_costs(out, info);
 	fprintf(out, "  throughput    %s/s while sending\n",
 		human(number(info, "x-ferry", "bandwidth"), a, sizeof(a)));

@@ -12,8 +12,8 @@
 /*
  * Tell the machine behind @client to migrate to @uri, with @mirror its disks too, and wait until
  * that is over. With @progress a line on stderr shows how far it is. SIGINT and SIGTERM cancel it;
- * they must be blocked. *info is what query-migrate says at the end, a new reference, NULL if
- * nobody said it. Returns 0 when it succeeded.
+ * they must be blocked. A postcopy that pauses is over for now. *info is what query-migrate says at
+ * the end, a new reference, NULL if nobody said it. Returns 0 when it succeeded.
  */
 int watch_migration(struct control_client *client, const char *uri, bool mirror, bool progress,
 		    json_t **info, struct error *err);

@@ -4,8 +4,9 @@
  * asleep: in postcopy it sleeps when a device, or a vCPU that it wants to pause, touches a page
  * that is not there, and with the connection broken the page only comes when somebody says
  * migrate-recover. So while a migration is paused, who connects is served here. What these commands
- * touch is atomic or locked; all others would have to wait for the loop thread, and are refused.
- * Those who connected before stay where they were. There are no events here.
+ * touch is atomic, locked or as it was when the machine was built; all others would have to wait
+ * for the loop thread, and are refused. Those who connected before stay where they were. There are
+ * no events here.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,7 +21,9 @@ struct control_aside {
 };
 
 static const char *const commands[] = {
-	"query-migrate", "query-status", "query-version", "migrate-recover", "migrate-pause",
+	"query-migrate",   "query-status",    "query-version",
+	"query-name",	   "query-cpus-fast", "query-memory-size-summary",
+	"migrate-recover", "migrate-pause",
 };
 
 bool control_is_aside(const char *command)
