@@ -274,8 +274,8 @@ static int parse_mode(const char *parameter, const char *name, struct error *err
 
 /* What a client may set, collected before any of it is applied. */
 struct wanted {
-	int64_t max_bandwidth, postcopy_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels,
-		compress_level;
+	int64_t max_bandwidth, postcopy_bandwidth, downtime_limit, timeout, iovecs, deadline_ms,
+		channels, compress_level;
 	const char *on_timeout, *zero_copy, *compress, *postcopy;
 	int postcopy_when;
 	bool copy, verify, send_ram;
