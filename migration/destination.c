@@ -123,7 +123,7 @@ static int get_round(struct destination *d, const struct record *rec, struct err
 
 static int get_ram_fd(struct destination *d, const struct record *rec, struct error *err)
 {
-	if (d->multifd)
+	if (d->multifd || d->postcopy)
 		return error_set(err, -EPROTO, "stream", rec->device, "type",
 				 "pages on data connections", "RAM_FD");
 	return receive_ram_fd(d->m, d->p, rec, err);

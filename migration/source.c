@@ -294,8 +294,8 @@ static int wait_running(struct source *s, struct error *err)
 static int switch_over(struct source *s, struct error *err)
 {
 	struct record rec;
-	/* Hinted pages differ, as they may (ram-hint.c). */
 	bool postcopy = postcopy_save_is_on(s->postcopy);
+	/* Hinted pages differ, as they may (ram-hint.c). */
 	bool checksum = s->m->params.verify && !s->m->stats.pages_hinted && !postcopy;
 	int ret = source_pause(s, checksum, err);
 
