@@ -39,7 +39,8 @@ uint64_t latency_within(const struct latency *l, unsigned int permille)
 {
 	uint64_t n = l->n, wanted = (n * permille + 999) / 1000, so_far = 0;
 
-	for (unsigned int i = 0; i < BUCKETS && n; i++) {
+	/* The last one has no end. */
+	for (unsigned int i = 0; i < BUCKETS - 1 && n; i++) {
 		so_far += l->buckets[i];
 		if (so_far >= wanted && so_far)
 			return MIN(end_of(i), l->max_ns);

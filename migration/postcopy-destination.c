@@ -50,6 +50,7 @@ int postcopy_load_accept(struct postcopy_load **out, struct ram_load *ram, struc
 		if (!l->readers[i].piece || l->stop_faults < 0)
 			return no_memory(err);
 	}
+	userfault_prepare(l->mem);
 	ret = page_map_init(&l->named, l->mem, err);
 	ret = ret < 0 ? ret : page_map_init(&l->absent, l->mem, err);
 	ret = ret < 0 ? ret : page_map_init(&l->asked, l->mem, err);
@@ -58,16 +59,7 @@ int postcopy_load_accept(struct postcopy_load **out, struct ram_load *ram, struc
 
 /* ---- What is missing ---- */
 
-static bool is_touched(const struct postcopy_load *l, uint64_t gpa, uint64_t len)
-{
-	for (uint64_t end = gpa + len; gpa < end; gpa += PAGE_SIZE) {
-		if (ram_load_is_touched(l->ram, gpa))
-			return true;
-	}
-	return false;
-}
-
-/* What was never written is missing anyway. */
+/* Also what was never written: it may be part of a huge page that holds something else. */
 static int discard_named(struct postcopy_load *l, struct error *err)
 {
 	uint64_t gpa = 0, n;
@@ -79,8 +71,7 @@ static int discard_named(struct postcopy_load *l, struct error *err)
 			page_map_clear(&l->named, gpa + (i << PAGE_SHIFT));
 			l->n_absent += !page_map_set(&l->absent, gpa + (i << PAGE_SHIFT));
 		}
-		if (is_touched(l, gpa, n << PAGE_SHIFT))
-			ret = userfault_discard(&l->uffd, gpa, n << PAGE_SHIFT);
+		ret = userfault_discard(&l->uffd, gpa, n << PAGE_SHIFT);
 	}
 	l->m->stats.remaining = l->n_absent << PAGE_SHIFT;
 	return ret == 0 ? 0

@@ -113,15 +113,6 @@ static void touch(struct ram_load *l, const struct ram_run *run)
 	}
 }
 
-bool ram_load_is_touched(const struct ram_load *l, uint64_t gpa)
-{
-	const struct ram_run run = { .gpa = gpa, .pages = 1 };
-	uint64_t page;
-	unsigned int i = find_region(l, &run, &page);
-
-	return l->touched[i][page / WORD_BITS] >> page % WORD_BITS & 1;
-}
-
 int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 		    const struct record *rec, struct error *err)
 {

@@ -161,8 +161,6 @@ int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 /* Does every of the @n runs of @t lie in RAM, and after the one before? */
 int ram_load_check_runs(const struct ram_load *l, const struct ram_table *t,
 			const struct record *rec, unsigned int n, struct error *err);
-/* Can page @gpa hold anything but zeros? */
-bool ram_load_is_touched(const struct ram_load *l, uint64_t gpa);
 
 /* CRC32C of all RAM in the order of gpa. */
 uint32_t ram_checksum(const struct memory *mem);

@@ -12,7 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define EVENTS 16 /* of one read */
+#define EVENTS	   16 /* of one read */
+#define LOOK_PAGES 1024
 
 static int refuse(struct error *err, int code, const char *expected)
 {
@@ -52,6 +53,18 @@ int userfault_probe(struct error *err)
 	return fd < 0 ? fd : 0;
 }
 
+/*
+ * Of a file, part of a huge page cannot always be taken away: the kernel may only clear it, and
+ * then nothing is missing. (Of anonymous memory the mapping is what counts.)
+ */
+void userfault_prepare(const struct memory *mem)
+{
+	for (unsigned int i = 0; i < mem->n_regions; i++) {
+		if (mem->backing == MEMORY_SHARED)
+			madvise(mem->regions[i].hva, mem->regions[i].size, MADV_NOHUGEPAGE);
+	}
+}
+
 static int watch_region(struct userfault *u, const struct memory_region *region, struct error *err)
 {
 	const uint64_t needed = 1ULL << _UFFDIO_COPY | 1ULL << _UFFDIO_ZEROPAGE;
@@ -60,12 +73,6 @@ static int watch_region(struct userfault *u, const struct memory_region *region,
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
 
-	/*
-	 * Of a file, part of a huge page cannot always be taken away: the kernel may only clear it,
-	 * and then nothing is missing. (Of anonymous memory the mapping is what counts.)
-	 */
-	if (u->mem->backing == MEMORY_SHARED)
-		madvise(region->hva, region->size, MADV_NOHUGEPAGE);
 	if (ioctl(u->fd, UFFDIO_REGISTER, &reg) < 0)
 		return refuse(err, -errno, "faults of it to be reported");
 	if ((reg.ioctls & needed) != needed)
@@ -107,8 +114,22 @@ void userfault_close(struct userfault *u)
 int userfault_discard(struct userfault *u, uint64_t gpa, uint64_t len)
 {
 	int advice = u->mem->backing == MEMORY_SHARED ? MADV_REMOVE : MADV_DONTNEED;
+	char *hva = memory_hva(u->mem, gpa, len);
+	unsigned char there[LOOK_PAGES];
 
-	return madvise(memory_hva(u->mem, gpa, len), len, advice) < 0 ? -errno : 0;
+	if (madvise(hva, len, advice) < 0)
+		return -errno;
+	/* A page that is there after all would never be asked for, and so be lost in silence. */
+	for (uint64_t done = 0, n; done < len; done += n) {
+		n = MIN(len - done, LOOK_PAGES * PAGE_SIZE);
+		if (mincore(hva + done, n, there) < 0)
+			return -errno;
+		for (uint64_t i = 0; i < n / PAGE_SIZE; i++) {
+			if (there[i] & 1)
+				return -EBUSY;
+		}
+	}
+	return 0;
 }
 
 /* Every address that is registered lies in a region. */

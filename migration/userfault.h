@@ -21,12 +21,15 @@ struct userfault {
 
 /* Can this process do it at all? */
 int userfault_probe(struct error *err);
+/* @mem is empty yet, and pages of it may be taken away again one by one. */
+void userfault_prepare(const struct memory *mem);
 /* Get ready, and have faults in all of @mem reported from now on. It must outlive this. */
 int userfault_open(struct userfault *u, const struct memory *mem, struct error *err);
 /* Whoever still sleeps finds a zero page. Once more is harmless. */
 void userfault_close(struct userfault *u);
 
-/* Make pages [@gpa, @gpa + @len) missing, whatever they held. 0 or a negative errno. */
+/* Make pages [@gpa, @gpa + @len) missing, whatever they held. 0 or a negative errno; -EBUSY when
+ * the kernel did not let go of one. */
 int userfault_discard(struct userfault *u, uint64_t gpa, uint64_t len);
 /* Up to @n gpas of pages that were touched, in the order of that. Does not wait; 0: none. */
 int userfault_read(struct userfault *u, uint64_t *gpas, int n);

@@ -20,7 +20,9 @@ struct guest {
 	unsigned int threads;
 	pthread_t thread[4];
 	_Atomic uint64_t read, differ; /* pages */
-	_Atomic bool over;	       /* the migration is: nobody waits for the guest any more */
+	bool cancel;		       /* guest_told() does that instead */
+	pthread_t teller;
+	_Atomic bool over; /* the migration is: nobody waits for the guest any more */
 };
 
 static inline void snooze(void)
@@ -51,6 +53,27 @@ static inline void *guest_touch(void *opaque)
 				    memory_hva(to, gpa, PAGE_SIZE), PAGE_SIZE) != 0;
 		g->read++;
 	}
+	return NULL;
+}
+
+static inline void guest_tell(void *opaque)
+{
+	struct guest *g = opaque;
+	struct migration *m = g->r.from->migration;
+	struct error err = { 0 };
+
+	assert_int_equal(g->cancel ? migration_cancel(m, NULL, &err) : postcopy_start_now(m, &err),
+			 0);
+}
+
+/* Once pages have gone, tell the source what is wanted. */
+static inline void *guest_told(void *opaque)
+{
+	struct guest *g = opaque;
+
+	while (!g->over && g->r.from->migration->stats.pages_data < 16)
+		snooze();
+	loop_call(g->r.from->loop, guest_tell, g);
 	return NULL;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* RAM over several connections: everything arrives, whatever is written meanwhile. */
+#include "guest-writer.h"
 #include "multifd-rig.h"
 
 #include "migration/compress.h"
@@ -53,50 +54,6 @@ static void figures_sum(void **state)
 	rig_finish(&r);
 }
 
-/* A guest: it writes until it is paused. */
-struct writer {
-	struct memory *mem;
-	uint64_t writes;
-	_Atomic bool stop;
-	pthread_t thread;
-	struct vm_listener listener;
-};
-
-/* That a guest writes to what is being read is what migration is made for; TSan need not tell. */
-__attribute__((noinline, no_sanitize("thread"))) static void
-write_as_a_guest(struct memory *mem, uint64_t gpa, uint64_t value)
-{
-	uint64_t *at = memory_hva(mem, gpa, sizeof(value));
-
-	*at = value;
-	memory_mark_dirty(mem, gpa, sizeof(value));
-}
-
-static void *write_wildly(void *opaque)
-{
-	struct writer *w = opaque;
-
-	for (uint64_t i = 1; !w->stop; i++) {
-		write_as_a_guest(w->mem, i * 0x9e3779b97f4a7c15ULL % w->mem->size & ~7ULL, i);
-		w->writes++;
-		if (i % 256 == 0)
-			usleep(1);
-	}
-	return NULL;
-}
-
-/* From the return of this on nothing is written, as from a pause of vCPUs. */
-static void pause_writer(void *opaque, enum vm_state from, enum vm_state to)
-{
-	struct writer *w = opaque;
-
-	(void)from;
-	if (to != VM_FINISH_MIGRATE)
-		return;
-	w->stop = true;
-	pthread_join(w->thread, NULL);
-}
-
 static void written_while_sent(void **state)
 {
 	static const struct {
@@ -108,7 +65,7 @@ static void written_while_sent(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct writer w = { 0 };
+		struct writer w;
 		struct rig r;
 
 		rig_prepare(&r, 16 * MIB, cases[i].channels, 20000);
@@ -118,10 +75,7 @@ static void written_while_sent(void **state)
 		for (uint64_t gpa = 0; gpa < 16 * MIB; gpa += PAGE_SIZE)
 			memset(memory_hva(&r.from->memory, gpa, PAGE_SIZE), 1, PAGE_SIZE / 2);
 		r.from->migration->params.max_bandwidth = 64 * MIB; /* so that it takes a while */
-		w.mem = &r.from->memory;
-		w.listener = (struct vm_listener){ .changed = pause_writer, .opaque = &w };
-		vm_listen(r.from, &w.listener);
-		assert_int_equal(pthread_create(&w.thread, NULL, write_wildly, &w), 0);
+		writer_start(&w, r.from);
 		rig_cross(&r, r.uri);
 		assert_true(w.stop);
 		assert_true(w.writes > 100);
