@@ -57,6 +57,8 @@ static inline void writer_start(struct writer *w, struct vm *vm)
 	w->listener = (struct vm_listener){ .changed = pause_writer, .opaque = w };
 	vm_listen(vm, &w->listener);
 	assert_int_equal(pthread_create(&w->thread, NULL, write_wildly, w), 0);
+	while (!w->writes)
+		usleep(100);
 }
 
 #endif

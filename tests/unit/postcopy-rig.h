@@ -71,7 +71,7 @@ static inline void *guest_told(void *opaque)
 {
 	struct guest *g = opaque;
 
-	while (!g->over && g->r.from->migration->stats.pages_data < 16)
+	while (!g->over && g->r.to->migration->stats.pages_data < 16)
 		snooze();
 	loop_call(g->r.from->loop, guest_tell, g);
 	return NULL;

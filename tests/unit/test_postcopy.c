@@ -124,6 +124,33 @@ static void cancelled_before(void **state)
 	rig_finish(&g.r);
 }
 
+/* It needs no more pages, so the source has not to wait for anybody. */
+static void the_destination_ends_early(void **state)
+{
+	struct error err = { 0 };
+	pthread_t from, to;
+	struct guest g;
+
+	(void)state;
+	guest_prepare(&g, 16 * MIB, 0);
+	g.r.from->migration->params.max_postcopy_bandwidth = 256 << 10;
+	fill(&g.r.from->memory);
+	assert_int_equal(source_start(g.r.from, g.r.uri, &err), 0);
+	g.r.from->migration->ended = rig_stop_loop;
+	pthread_create(&from, NULL, rig_run_loop, g.r.from);
+	pthread_create(&to, NULL, rig_run_loop, g.r.to);
+	while (g.r.to->migration->status != MIGRATION_POSTCOPY_ACTIVE)
+		snooze();
+	loop_stop(g.r.to->loop);
+	pthread_join(to, NULL);
+	vm_destroy(g.r.to);
+	pthread_join(from, NULL);
+	assert_int_equal(g.r.from->migration->error.code, 0);
+	assert_int_equal(g.r.from->state, VM_POSTMIGRATE);
+	assert_true(g.r.from->migration->stats.remaining > 0);
+	vm_destroy(g.r.from);
+}
+
 /* What a balloon gives back would be brought back by the source. */
 static void nothing_is_given_back(void **state)
 {
@@ -165,6 +192,7 @@ int main(void)
 		cmocka_unit_test(into_a_memfd),
 		cmocka_unit_test(when_told_to),
 		cmocka_unit_test(cancelled_before),
+		cmocka_unit_test(the_destination_ends_early),
 		cmocka_unit_test(nothing_is_given_back),
 		cmocka_unit_test(percentiles),
 	};
