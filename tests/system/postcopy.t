@@ -46,10 +46,34 @@ def at_once_over_unix_and_tcp():
     for uri in (None, "tcp:127.0.0.1:0"):
         source, destination = dirty(), t.receive(uri)
         postcopy(source, destination.uri)
+        info = source.qmp.event("MIGRATION", match=lambda d: d["status"] == "completed")
+        blackout = info["data"]["x-info"]["x-ferry"]["blackout-ns"] / 1e6
         t.same(source.wait(), 0, "exit status of the source")
         t.same(source.stderr(), "", "stderr of the source")
         info = completed(destination)
+        print("# blackout %.1f ms; %d faults, p50 %.2f ms, p99 %.2f ms"
+              % (blackout, info["ram"]["postcopy-requests"], info["x-ferry"]["fault-p50-ns"] / 1e6,
+                 info["x-ferry"]["fault-p99-ns"] / 1e6))
         t.check(info["ram"]["postcopy-requests"] > 0, "pages were asked for")
+        finish(destination)
+
+
+@t.test
+def a_guest_that_writes_as_fast_as_it_can():
+    """By rounds it would never fit; both blackouts are printed, to compare."""
+    for rounds in ("auto", None):
+        source, destination = dirty("fill=8 ws=16 rate=0 content=random"), t.receive("tcp:127.0.0.1:0")
+        if rounds:
+            postcopy(source, destination.uri, rounds, downtime_limit=10)
+        else:
+            source.qmp.run("migrate-set-parameters", downtime_limit=10, x_timeout=5,
+                           x_on_timeout="force")
+            source.qmp.run("migrate", uri=destination.uri)
+        info = source.qmp.event("MIGRATION", match=lambda d: d["status"] == "completed")
+        print("# %s: blackout %.1f ms" % ("postcopy" if rounds else "precopy, forced",
+                                          info["data"]["x-info"]["x-ferry"]["blackout-ns"] / 1e6))
+        t.same(source.wait(), 0, "exit status of the source")
+        completed(destination)
         finish(destination)
 
 
@@ -91,15 +115,25 @@ def broken_and_resumed_elsewhere():
     source.qmp.run("migrate-pause")
     for machine in (source, destination):
         t.wait_until(lambda: status(machine) == "postcopy-paused", "both sides notice")
+    # The guest touches all of its memory, and sleeps; who wants to stop it sleeps, too, and that is
+    # the thread which has served the control socket so far.
+    destination.send("v")
+    destination.qmp.sock.sendall(b'{"execute": "stop"}\n')
     # At another address, by a new connection: whatever the loop thread does.
     qmp = t.Qmp(destination.control)
+    try:
+        qmp.run("cont")
+        t.check(False, "a command that needs the machine has to wait")
+    except t.QmpError:
+        pass
     uri = qmp.run("migrate-recover", uri="tcp:127.0.0.1:0")["x-uri"]
     qmp.close()
     source.qmp.run("migrate-set-parameters", max_postcopy_bandwidth=0)
     source.qmp.run("migrate", uri=uri, resume=True)
     t.same(source.wait(), 0, "exit status of the source")
+    destination.qmp.event("STOP")
     completed(destination)
-    destination.send("v")
+    destination.qmp.run("cont")
     destination.expect(r"^verify ok.*\n")
 
 

@@ -144,6 +144,8 @@ static void proxy_close(struct proxy *p)
 		hang_up(&p->connections[i]);
 		pthread_join(p->connections[i].there, NULL);
 		pthread_join(p->connections[i].back, NULL);
+	}
+	for (unsigned int i = 0; i < p->n; i++) {
 		channel_close(p->connections[i].in);
 		channel_close(p->connections[i].out);
 	}
