@@ -11,6 +11,7 @@
 #include <sys/param.h>
 
 #include "migration/block-runs.h"
+#include "migration/page-map.h"
 #include "migration/record.h"
 #include "migration/stream.h"
 #include "migration/crc32c.h"
@@ -83,6 +84,27 @@ static void cook(struct mem_channel *mem, const uint8_t *data, size_t size)
 	mem_put(&mem->base, data, size);
 }
 
+/* Into a map of two regions, one of which does not end with a word; the RAM itself is not touched.
+ */
+static int receive_map(const struct record *rec, struct error *err)
+{
+	static char ram[1];
+	static const struct memory mem = {
+		.regions = { { .gpa = 0, .size = 100 << PAGE_SHIFT, .hva = ram },
+			     { .gpa = 1UL << 32, .size = 128 << PAGE_SHIFT, .hva = ram } },
+		.n_regions = 2,
+		.size = 228 << PAGE_SHIFT,
+	};
+	struct page_map map = { 0 };
+	int ret = page_map_init(&map, &mem, err);
+
+	ret = ret < 0 ? ret : page_map_receive(&map, rec, err);
+	if (ret == 0 && page_map_count(&map) > mem.size >> PAGE_SHIFT)
+		abort();
+	page_map_free(&map);
+	return ret;
+}
+
 /* Use a record as its receivers do. */
 static int use(struct record_reader *reader, const struct record *rec, struct error *err)
 {
@@ -106,6 +128,11 @@ static int use(struct record_reader *reader, const struct record *rec, struct er
 	}
 	if (rec->type == RECORD_RAM || rec->type == RECORD_RAM_ZSTD) {
 		ret = ram_runs_decode(rec, runs, err);
+		if (ret < 0)
+			return ret;
+	}
+	if (rec->type == RECORD_MISSING) {
+		ret = receive_map(rec, err);
 		if (ret < 0)
 			return ret;
 	}
