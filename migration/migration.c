@@ -83,6 +83,9 @@ static void vm_gone(void *opaque)
 	if (m->started && migration_cancel(m, &reason, NULL) == -EBUSY)
 		postcopy_abandon(m);
 	join(m);
+	/* What the thread posted last (events) is still to be carried out, and so freed. */
+	loop_stop(m->vm->loop);
+	loop_run(m->vm->loop);
 	loop_timer_del(m->timer);
 	pthread_mutex_destroy(&m->lock);
 	m->vm->migration = NULL;

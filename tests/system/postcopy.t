@@ -103,6 +103,7 @@ def under_way(mib=24):
     """Slowly enough that it can be caught."""
     source = dirty("fill=%d ws=2 rate=20 content=random" % mib, memory="64")
     destination = t.receive("tcp:127.0.0.1:0")
+    destination.qmp.run("query-status")         # connected from before any pause
     postcopy(source, destination.uri, max_postcopy_bandwidth=1 << 20)
     t.wait_until(lambda: source.qmp.run("query-migrate")["status"] == "postcopy-active",
                  "the guest is there")
