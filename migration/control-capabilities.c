@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Capabilities: what the public QMP schema calls the ways to migrate that are switched on or off.
- * "multifd" sends RAM over as many connections as the parameter multifd-channels says. A
- * destination follows its source and needs none of them.
+ * "multifd" sends RAM over as many connections as the parameter multifd-channels says, or has so
+ * many threads for a file. A destination follows its source and needs none of them. For files there
+ * are "mapped-ram", every page in its place, which is on unless somebody wants a stream, and
+ * "background-snapshot", the guest running.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,6 +17,8 @@ static const struct {
 	size_t offset; /* of an _Atomic bool in struct migration_params */
 } capabilities[] = {
 	{ "multifd", offsetof(struct migration_params, multifd) },
+	{ "mapped-ram", offsetof(struct migration_params, mapped_ram) },
+	{ "background-snapshot", offsetof(struct migration_params, background) },
 };
 
 #define N_CAPABILITIES (sizeof(capabilities) / sizeof(capabilities[0]))
@@ -66,7 +70,7 @@ static int run_set(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 		wanted[i] = *capability(m, i);
 	for (size_t n = 0; n < json_array_size(list); n++) {
 		bool state = false;
-		size_t i;
+		size_t i = N_CAPABILITIES;
 		int code = parse_one(json_array_get(list, n), &i, &state, err);
 
 		if (code < 0)

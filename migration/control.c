@@ -217,7 +217,7 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	if (!m)
 		return no_memory(err);
 	*ret = json_pack(
-		"{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i}",
+		"{s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i, s:b}",
 		"max-bandwidth", (json_int_t)m->params.max_bandwidth, "downtime-limit",
 		(json_int_t)m->params.downtime_limit, "x-timeout", (json_int_t)m->params.timeout,
 		"x-on-timeout", m->params.force ? "force" : "cancel", "x-iovecs",
@@ -225,7 +225,7 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 		"x-send-ram", m->params.send_ram, "x-deadline", (int)m->params.deadline_ms,
 		"multifd-channels", (int)m->params.channels, "x-zero-copy",
 		mode_names[m->params.zero_copy], "x-compress", mode_names[m->params.compress],
-		"compress-level", (int)m->params.compress_level);
+		"compress-level", (int)m->params.compress_level, "direct-io", m->params.direct_io);
 	return 0;
 }
 
@@ -244,7 +244,7 @@ struct wanted {
 	int64_t max_bandwidth, downtime_limit, timeout, iovecs, deadline_ms, channels,
 		compress_level;
 	const char *on_timeout, *zero_copy, *compress;
-	bool copy, verify, send_ram;
+	bool copy, verify, send_ram, direct_io;
 };
 
 static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
@@ -266,6 +266,7 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret : control_arg_bool(args, "x-copy", false, &w->copy, err);
 	ret = ret ? ret : control_arg_bool(args, "x-verify", false, &w->verify, err);
 	ret = ret ? ret : control_arg_bool(args, "x-send-ram", false, &w->send_ram, err);
+	ret = ret ? ret : control_arg_bool(args, "direct-io", false, &w->direct_io, err);
 	ret = ret ? ret : control_arg_string(args, "x-zero-copy", false, &w->zero_copy, err);
 	ret = ret ? ret : control_arg_string(args, "x-compress", false, &w->compress, err);
 	ret = ret ? ret
@@ -305,6 +306,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.copy = p->copy,
 		.verify = p->verify,
 		.send_ram = p->send_ram,
+		.direct_io = p->direct_io,
 	};
 	code = parse_parameters(args, &w, err);
 	if (code < 0)
@@ -322,6 +324,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->copy = w.copy;
 	p->verify = w.verify;
 	p->send_ram = w.send_ram;
+	p->direct_io = w.direct_io;
 	return 0;
 }
 
@@ -338,6 +341,6 @@ MIGRATION_COMMAND(cmd_query, "query-migrate", "", run_query);
 MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_query_parameters);
 MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
 		  "max-bandwidth downtime-limit multifd-channels x-timeout x-on-timeout x-iovecs "
-		  "x-copy x-verify x-send-ram "
+		  "x-copy x-verify x-send-ram direct-io "
 		  "x-deadline x-zero-copy x-compress compress-level",
 		  run_set_parameters);

@@ -125,6 +125,7 @@ struct migration *migration_get(struct vm *vm)
 	m->params.iovecs = IOV_MAX;
 	m->params.channels = DEFAULT_CHANNELS;
 	m->params.compress_level = 1;
+	m->params.mapped_ram = true;
 	m->cancel_fd = -1;
 	m->realize = vm_realize;
 	pthread_mutex_init(&m->lock, NULL);

@@ -52,6 +52,9 @@ struct migration_params {
 	_Atomic bool send_ram;		 /* also where it could be handed over by descriptor */
 	_Atomic bool multifd;		 /* RAM goes over connections of its own, … */
 	_Atomic int channels;		 /* … so many, 1 to CHANNELS_MAX */
+	_Atomic bool mapped_ram;	 /* to a file: every page in its place (ram-map.h) */
+	_Atomic bool direct_io;		 /* … past the page cache */
+	_Atomic bool background;	 /* … while the guest goes on (write-guard.h) */
 	_Atomic int deadline_ms;	 /* of every step instead of the protocol's own, 0: those */
 };
 
@@ -95,6 +98,7 @@ struct migration {
 	bool incoming; /* which way the last one went */
 	bool file;     /* to or from a saved machine; nobody answers */
 	bool heir;     /* incoming: takes what devices have open, too */
+	bool lazy;     /* incoming, of a file: RAM is mapped, not read */
 	char uri[256];
 
 	/* Valid when the status says that the last one has ended. */

@@ -149,6 +149,11 @@ void ram_table_free(struct ram_table *t);
 int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 		    const struct record *rec, struct error *err);
 
+/* For ram-map-load.c: whole pages [@from, @from + @len) of region @i are to be zero; … have been
+ * written to. Any thread. */
+void ram_load_zero(struct ram_load *l, unsigned int i, uint64_t from, uint64_t len);
+void ram_load_touch(struct ram_load *l, unsigned int i, uint64_t from, uint64_t len);
+
 /* CRC32C of all RAM in the order of gpa. */
 uint32_t ram_checksum(const struct memory *mem);
 

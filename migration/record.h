@@ -66,6 +66,7 @@ enum record_type {
 	RECORD_BACKLOG = 17,   /* optional: what came for the guest since it was stopped */
 	RECORD_RAM_FD = 20,    /* all of RAM, as a descriptor beside it */
 	RECORD_DEVICE_FD = 21, /* what a device has open, likewise */
+	RECORD_RAM_MAP = 30,   /* where RAM lies in the file, ram-map.h */
 	RECORD_RAM_ZSTD = 40   /* as RAM, the payload compressed: compress.h */
 };
 

@@ -48,6 +48,8 @@ int source_run(struct migration *m, struct error *err);
 /* On the loop thread, when a migration is over. */
 void source_ended(struct migration *m, int ret);
 
+/* Can it be saved to @uri, file:PATH, with the parameters there are? */
+int snapshot_check(const struct migration *m, const char *uri, struct error *err);
 /* The thread that saves the machine to file:PATH. */
 int snapshot_run(struct migration *m, struct error *err);
 
