@@ -2,6 +2,7 @@
 /* Writing guest RAM into a file, every page in its place, what is zero left out. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
@@ -26,6 +27,20 @@ static int open_file(struct ram_map_save *s, struct channel *ch, struct error *e
 			 strerror(-s->fd));
 }
 
+/* One with a position of its own, which ram_map_next_data() moves. */
+static int open_memfd(struct ram_map_save *s, struct error *err)
+{
+	char path[32];
+
+	if (s->mem->backing != MEMORY_SHARED)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", s->mem->fd);
+	s->memfd = open(path, O_RDONLY | O_CLOEXEC);
+	return s->memfd >= 0 ? 0
+			     : error_set(err, -errno, "save", "RAM", "shared",
+					 "its memfd to be opened", "%m");
+}
+
 int ram_map_save_init(struct ram_map_save *s, struct migration *m, struct channel *ch,
 		      struct error *err)
 {
@@ -34,12 +49,14 @@ int ram_map_save_init(struct ram_map_save *s, struct migration *m, struct channe
 	memset(s, 0, sizeof(*s));
 	s->m = m;
 	s->mem = &m->vm->memory;
+	s->fd = s->memfd = -1;
 	pthread_mutex_init(&s->limit_lock, NULL);
 	s->taken = calloc(chunks_total(s->mem), sizeof(*s->taken));
 	if (!s->taken)
 		return error_set(err, -ENOMEM, "save", "RAM", "", "memory", "none");
 	m->stats.ram_total = m->stats.remaining = s->mem->size;
 	ret = open_file(s, ch, err);
+	ret = ret < 0 ? ret : open_memfd(s, err);
 	if (ret == 0 && m->params.background)
 		ret = write_guard_open(&s->guard, s->mem, fault, s, err);
 	return ret;
@@ -65,6 +82,8 @@ void ram_map_save_free(struct ram_map_save *s)
 	write_guard_close(s->guard, NULL);
 	if (s->fd >= 0)
 		close(s->fd);
+	if (s->memfd >= 0)
+		close(s->memfd);
 	free((void *)(uintptr_t)s->taken);
 	pthread_mutex_destroy(&s->limit_lock);
 }
@@ -92,25 +111,57 @@ static int write_run(struct ram_map_save *s, const char *from, uint64_t len, uin
 	return 0;
 }
 
-/* Write the runs of pages of a chunk that are not zero, *@data of them. Nobody writes to it
- * meanwhile. */
-static int write_chunk(struct ram_map_save *s, unsigned int region, uint64_t from, uint64_t len,
-		       uint64_t *data, struct error *err)
+/*
+ * Of a memfd, a hole is not even looked at, for that would fill it with memory: the next range of
+ * [@pos, @end) that may hold something.
+ */
+static bool next_used(struct ram_map_save *s, unsigned int region, uint64_t pos, uint64_t end,
+		      uint64_t *from, uint64_t *to)
+{
+	uint64_t base = 0;
+
+	*from = pos;
+	*to = end;
+	if (s->mem->backing != MEMORY_SHARED)
+		return pos < end;
+	for (unsigned int i = 0; i < region; i++)
+		base += s->mem->regions[i].size;
+	if (pos == end || !ram_map_next_data(s->memfd, base + pos, base + end, from, to))
+		return false;
+	*from -= base;
+	*to -= base;
+	return true;
+}
+
+/* Write the runs of pages of [@from, @end) that are not zero, *@data more of them. Nobody writes to
+ * it meanwhile. */
+static int write_used(struct ram_map_save *s, unsigned int region, uint64_t from, uint64_t end,
+		      uint64_t *data, struct error *err)
 {
 	struct ram_extent *e = &s->map.extents[region];
 	const char *base = s->mem->regions[region].hva;
-	uint64_t run = from, end = from + len;
+	uint64_t run = from, before = *data;
 	int ret = 0;
 
-	*data = 0;
-	e->sum += ram_map_sum(base + from, e->gpa + from, len, data);
-	for (uint64_t at = from; at <= end && *data && ret == 0; at += PAGE_SIZE) {
+	e->sum += ram_map_sum(base + from, e->gpa + from, end - from, data);
+	for (uint64_t at = from; at <= end && *data > before && ret == 0; at += PAGE_SIZE) {
 		if (at < end && !page_is_zero(base + at))
 			continue;
 		if (at > run)
 			ret = write_run(s, base + run, at - run, e->offset + run, err);
 		run = at + PAGE_SIZE;
 	}
+	return ret;
+}
+
+static int write_chunk(struct ram_map_save *s, unsigned int region, uint64_t from, uint64_t len,
+		       uint64_t *data, struct error *err)
+{
+	uint64_t end = from + len, start;
+	int ret = 0;
+
+	while (ret == 0 && next_used(s, region, from, end, &start, &from))
+		ret = write_used(s, region, start, from, data, err);
 	return ret;
 }
 

@@ -76,7 +76,7 @@ struct ram_map_save {
 	struct migration *m;
 	struct memory *mem;
 	struct ram_map map;
-	int fd; /* a descriptor of its own */
+	int fd, memfd; /* of the file, and of RAM that is MEMORY_SHARED; our own */
 	/* Of a guest that runs meanwhile, else NULL: may write to a page once it is in the file. */
 	struct write_guard *guard;
 	_Atomic bool *taken;	    /* a chunk each: somebody has it */

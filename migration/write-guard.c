@@ -126,12 +126,12 @@ static int open_fd(struct error *err)
 		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
 		close(dev);
 	}
-	return fd >= 0 ? fd
-		       : refuse(err, -errno,
-				"the right to catch faults of the kernel (CAP_SYS_PTRACE, or "
-				"sysctl "
-				"vm.unprivileged_userfaultfd=1)",
-				strerror(errno));
+	if (fd >= 0)
+		return fd;
+	return refuse(err, -EPERM,
+		      "CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1, to catch faults of "
+		      "the kernel",
+		      "neither");
 }
 
 /* Features can be asked for and chosen only once each descriptor. */
@@ -177,20 +177,19 @@ static int choose_features(struct write_guard *g, uint64_t have, uint64_t *want,
 }
 
 /*
- * What is not there cannot be protected by older kernels, so let there be zero pages. Not huge
- * ones, whose protection gets lost when they are split there. THP that exist stay.
+ * Let there be zero pages where there is nothing. Older kernels cannot protect what is not there;
+ * all would take a fault for each page when it is looked at later, where this takes one for each
+ * huge page. Those are released as a whole, so that no zero page is split while it is protected. Of
+ * shared memory nothing is populated: there it would be memory of its own.
  */
 static int populate(struct write_guard *g, struct error *err)
 {
-	for (unsigned int i = 0; i < g->mem->n_regions && !g->unpopulated; i++) {
+	for (unsigned int i = 0; i < g->mem->n_regions && g->mem->backing == MEMORY_ANON; i++) {
 		const struct memory_region *r = &g->mem->regions[i];
-		int ret;
 
-		madvise(r->hva, r->size, MADV_NOHUGEPAGE);
-		ret = madvise(r->hva, r->size, MADV_POPULATE_READ) < 0 ? -errno : 0;
-		madvise(r->hva, r->size, MADV_HUGEPAGE);
-		if (ret < 0)
-			return refuse(err, ret, "all pages to be there", strerror(-ret));
+		if (madvise(r->hva, r->size, MADV_POPULATE_READ) < 0)
+			return refuse(err, -errno, "all pages to be there (Linux 5.14)",
+				      strerror(errno));
 	}
 	return 0;
 }
@@ -275,7 +274,8 @@ static int protect(struct write_guard *g, unsigned int region, uint64_t from, ui
 
 int write_guard_protect(struct write_guard *g, struct error *err)
 {
-	int ret = 0;
+	/* What was being discarded when `keep` was set is missing again. */
+	int ret = g->unpopulated ? 0 : populate(g, err);
 
 	for (unsigned int i = 0; i < g->mem->n_regions && ret == 0; i++)
 		ret = protect(g, i, 0, g->mem->regions[i].size, UFFDIO_WRITEPROTECT_MODE_WP, err);

@@ -72,17 +72,52 @@ static inline struct vm *restore(const char *uri)
 	return vm;
 }
 
-/* … from @size bytes of @data. */
-static inline struct vm *restore_bytes(const uint8_t *data, size_t size)
+/* … from @size bytes: @n of @data, then zeroes. */
+static inline struct vm *restore_head(const uint8_t *data, size_t n, size_t size)
 {
 	int fd = memfd_create("saved", MFD_CLOEXEC);
 	struct vm *vm;
 	char uri[64];
 
-	assert_int_equal(write(fd, data, size), size);
+	assert_int_equal(write(fd, data, n), n);
+	assert_return_code(ftruncate(fd, (off_t)size), errno);
 	snprintf(uri, sizeof(uri), "file:/proc/self/fd/%d", fd);
 	vm = restore(uri);
 	close(fd);
+	return vm;
+}
+
+static inline struct vm *restore_bytes(const uint8_t *data, size_t size)
+{
+	return restore_head(data, size, size);
+}
+
+static inline void set_threads(struct vm *vm, int n)
+{
+	migration_get(vm)->params.multifd = n > 0;
+	migration_get(vm)->params.channels = n;
+}
+
+/* A file of the rig that is not read: it may be large. */
+static inline void save_to(struct vm *vm, struct stream_file *f)
+{
+	strcpy(f->dir, "/tmp/ferry-test-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	snprintf(f->path, sizeof(f->path), "%s/saved", f->dir);
+	snprintf(f->uri, sizeof(f->uri), "file:%s", f->path);
+	save(vm, f->uri);
+}
+
+static inline struct vm *restore_with(const char *uri, int threads, bool lazy)
+{
+	struct vm *vm = new_destination();
+	struct error err = { 0 };
+
+	set_threads(vm, threads);
+	vm->migration->lazy = lazy;
+	assert_int_equal(destination_start(vm, uri, NULL, &err), 0);
+	vm->migration->ended = stop_loop;
+	loop_run(vm->loop);
 	return vm;
 }
 
