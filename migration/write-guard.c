@@ -42,6 +42,7 @@ struct write_guard {
 	bool unpopulated; /* pages that are not there yet can be protected */
 	bool started;
 	pthread_t thread;
+	_Atomic bool armed; /* what @fault looks at was written before this */
 	struct error error; /* of the thread, valid once it has failed */
 	_Atomic bool failed;
 };
@@ -76,7 +77,7 @@ static int hear(struct write_guard *g, struct error *err)
 		return 0;
 	if (n < 0)
 		return refuse(err, -errno, "to hear of writes", strerror(errno));
-	for (size_t i = 0; i < (size_t)n / sizeof(msgs[0]) && ret == 0; i++) {
+	for (size_t i = 0; g->armed && i < (size_t)n / sizeof(msgs[0]) && ret == 0; i++) {
 		if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
 			ret = handle(g, msgs[i].arg.pagefault.address, err);
 	}
@@ -277,6 +278,7 @@ int write_guard_protect(struct write_guard *g, struct error *err)
 	/* What was being discarded when `keep` was set is missing again. */
 	int ret = g->unpopulated ? 0 : populate(g, err);
 
+	g->armed = true;
 	for (unsigned int i = 0; i < g->mem->n_regions && ret == 0; i++)
 		ret = protect(g, i, 0, g->mem->regions[i].size, UFFDIO_WRITEPROTECT_MODE_WP, err);
 	return ret;
