@@ -13,6 +13,8 @@
 #include "migration/write-guard.h"
 #include "migration/zero.h"
 
+#define SLICE_NS 20000000ULL
+
 static int fault(void *opaque, unsigned int region, uint64_t page, struct error *err);
 
 static int open_file(struct ram_map_save *s, struct channel *ch, struct error *err)
@@ -52,7 +54,8 @@ int ram_map_save_init(struct ram_map_save *s, struct migration *m, struct channe
 	s->fd = s->memfd = -1;
 	pthread_mutex_init(&s->limit_lock, NULL);
 	s->taken = calloc(chunks_total(s->mem), sizeof(*s->taken));
-	if (!s->taken)
+	s->untouched = calloc(chunks_total(s->mem), sizeof(*s->untouched));
+	if (!s->taken || !s->untouched)
 		return error_set(err, -ENOMEM, "save", "RAM", "", "memory", "none");
 	m->stats.ram_total = m->stats.remaining = s->mem->size;
 	ret = open_file(s, ch, err);
@@ -60,6 +63,41 @@ int ram_map_save_init(struct ram_map_save *s, struct migration *m, struct channe
 	if (ret == 0 && m->params.background)
 		ret = write_guard_open(&s->guard, s->mem, fault, s, err);
 	return ret;
+}
+
+/* Whether there is nothing, not even in swap, at @len bytes from @hva: pagemap.rst of Linux. */
+static bool is_untouched(int pagemap, const char *hva, uint64_t len)
+{
+	const uint64_t there = 3ULL << 62; /* present, swapped */
+	uint64_t entries[CHUNK_SIZE / PAGE_SIZE], pages = len / PAGE_SIZE, any = 0;
+
+	if (pread(pagemap, entries, pages * sizeof(*entries),
+		  (off_t)((uintptr_t)hva / PAGE_SIZE * sizeof(*entries))) !=
+	    (ssize_t)(pages * sizeof(*entries)))
+		return false;
+	for (uint64_t i = 0; i < pages; i++)
+		any |= entries[i];
+	return !(any & there);
+}
+
+/*
+ * Chunks of anonymous memory that were never touched are zero, and to look at them would only fill
+ * them with memory: done with the guest paused, before they are protected, which leaves marks
+ * there.
+ */
+static void find_untouched(struct ram_map_save *s)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	for (unsigned int i = 0; i < s->mem->n_regions && s->mem->backing == MEMORY_ANON; i++) {
+		const struct memory_region *r = &s->mem->regions[i];
+
+		for (uint64_t at = 0; at < r->size && pagemap >= 0; at += CHUNK_SIZE)
+			s->untouched[chunks_index(s->mem, i, at)] = is_untouched(
+				pagemap, (char *)r->hva + at, MIN(CHUNK_SIZE, r->size - at));
+	}
+	if (pagemap >= 0)
+		close(pagemap);
 }
 
 int ram_map_save_begin(struct ram_map_save *s, uint64_t used, struct error *err)
@@ -72,6 +110,7 @@ int ram_map_save_begin(struct ram_map_save *s, uint64_t used, struct error *err)
 	if (ftruncate(s->fd, (off_t)(last->offset + last->size)) < 0)
 		return error_set(err, -errno, "save", s->m->uri, "size", "a file of that size",
 				 "%m");
+	find_untouched(s);
 	return s->guard ? write_guard_protect(s->guard, err) : 0;
 }
 
@@ -85,6 +124,7 @@ void ram_map_save_free(struct ram_map_save *s)
 	if (s->memfd >= 0)
 		close(s->memfd);
 	free((void *)(uintptr_t)s->taken);
+	free(s->untouched);
 	pthread_mutex_destroy(&s->limit_lock);
 }
 
@@ -170,12 +210,14 @@ static int save_chunk(struct ram_map_save *s, unsigned int region, uint64_t from
 		      uint64_t *data, struct error *err)
 {
 	struct migration_stats *stats = &s->m->stats;
-	int ret;
+	uint64_t chunk = chunks_index(s->mem, region, from);
+	int ret = 0;
 
 	*data = 0;
-	if (atomic_exchange(&s->taken[chunks_index(s->mem, region, from)], true))
+	if (atomic_exchange(&s->taken[chunk], true))
 		return 0;
-	ret = write_chunk(s, region, from, len, data, err);
+	if (!s->untouched[chunk])
+		ret = write_chunk(s, region, from, len, data, err);
 	stats->pages_data += *data;
 	stats->pages_zero += (len >> PAGE_SHIFT) - *data;
 	stats->remaining -= len;
@@ -189,9 +231,11 @@ static int fault(void *opaque, unsigned int region, uint64_t page, struct error 
 {
 	struct ram_map_save *s = opaque;
 	uint64_t from = page / CHUNK_SIZE * CHUNK_SIZE, data;
+	int ret = save_chunk(s, region, from, MIN(CHUNK_SIZE, s->mem->regions[region].size - from),
+			     &data, err);
 
-	return save_chunk(s, region, from, MIN(CHUNK_SIZE, s->mem->regions[region].size - from),
-			  &data, err);
+	s->failed |= ret < 0;
+	return ret;
 }
 
 /* While the guest runs, max-bandwidth is kept; what it waits for does not wait for that. */
@@ -202,7 +246,11 @@ static void keep_limit(struct ram_map_save *s, uint64_t data)
 	pthread_mutex_lock(&s->limit_lock);
 	wait = rate_take(&s->limit, s->m->params.max_bandwidth, data << PAGE_SHIFT, now_ns());
 	pthread_mutex_unlock(&s->limit_lock);
-	migration_sleep(s->m, wait);
+	/* Should one of us fail, the guest is not to wait for the others to wake up. */
+	for (uint64_t ns; wait && !s->failed && !s->m->cancelled; wait -= ns) {
+		ns = MIN(wait, SLICE_NS);
+		migration_sleep(s->m, ns);
+	}
 }
 
 static int next_chunk(void *opaque, unsigned int region, uint64_t from, uint64_t len,
@@ -215,6 +263,7 @@ static int next_chunk(void *opaque, unsigned int region, uint64_t from, uint64_t
 	ret = ret < 0 ? ret : save_chunk(s, region, from, len, &data, err);
 	if (ret == 0 && s->guard)
 		keep_limit(s, data);
+	s->failed |= ret < 0;
 	return ret;
 }
 

@@ -79,7 +79,9 @@ struct ram_map_save {
 	int fd, memfd; /* of the file, and of RAM that is MEMORY_SHARED; our own */
 	/* Of a guest that runs meanwhile, else NULL: may write to a page once it is in the file. */
 	struct write_guard *guard;
+	_Atomic bool failed;	    /* a thread, or the guard's; the others are not to dally */
 	_Atomic bool *taken;	    /* a chunk each: somebody has it */
+	bool *untouched;	    /* … nobody ever wrote to it */
 	pthread_mutex_t limit_lock; /* of max-bandwidth, a leaf */
 	struct rate_limit limit;
 };

@@ -178,14 +178,13 @@ static int choose_features(struct write_guard *g, uint64_t have, uint64_t *want,
 }
 
 /*
- * Let there be zero pages where there is nothing. Older kernels cannot protect what is not there;
- * all would take a fault for each page when it is looked at later, where this takes one for each
- * huge page. Those are released as a whole, so that no zero page is split while it is protected. Of
- * shared memory nothing is populated: there it would be memory of its own.
+ * Older kernels cannot protect what is not there, so let there be zero pages: huge ones, which are
+ * released as a whole, so that none is split while it is protected. Of shared memory nothing is
+ * populated, nor need it be: there it would be memory of its own.
  */
 static int populate(struct write_guard *g, struct error *err)
 {
-	for (unsigned int i = 0; i < g->mem->n_regions && g->mem->backing == MEMORY_ANON; i++) {
+	for (unsigned int i = 0; i < g->mem->n_regions && !g->unpopulated; i++) {
 		const struct memory_region *r = &g->mem->regions[i];
 
 		if (madvise(r->hva, r->size, MADV_POPULATE_READ) < 0)
@@ -276,7 +275,7 @@ static int protect(struct write_guard *g, unsigned int region, uint64_t from, ui
 int write_guard_protect(struct write_guard *g, struct error *err)
 {
 	/* What was being discarded when `keep` was set is missing again. */
-	int ret = g->unpopulated ? 0 : populate(g, err);
+	int ret = populate(g, err);
 
 	g->armed = true;
 	for (unsigned int i = 0; i < g->mem->n_regions && ret == 0; i++)

@@ -48,14 +48,18 @@ static uint64_t cpu_ns(void)
 /* What vm_realize() does for RAM alone. */
 static int realize(struct vm *vm, const void *fdt, bool incoming, struct error *err)
 {
-	const fdt64_t *reg = fdt_getprop(fdt, fdt_path_offset(fdt, "/memory@0"), "reg", NULL);
+	int len = 0, node = fdt_path_offset(fdt, "/memory@0");
+	const fdt64_t *reg = fdt_getprop(fdt, node, "reg", &len);
+	uint64_t size = 0;
 
+	for (int i = 1; i < len / (int)sizeof(*reg); i += 2)
+		size += fdt64_ld(&reg[i]);
 	(void)incoming;
 	vm->tree = malloc(fdt_totalsize(fdt));
 	if (!vm->tree)
 		return error_set(err, -ENOMEM, "bench", "tree", "", "memory", "none");
 	memcpy(vm->tree, fdt, fdt_totalsize(fdt));
-	return memory_alloc(&vm->memory, fdt64_ld(&reg[1]), MEMORY_ANON, HOLE, AFTER, err);
+	return memory_alloc(&vm->memory, size, MEMORY_ANON, HOLE, AFTER, err);
 }
 
 static void ended(struct migration *m, int ret)

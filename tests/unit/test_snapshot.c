@@ -117,6 +117,33 @@ static void shared_holes(void **state)
 	remove_file(&f);
 }
 
+/* Nor is anonymous memory that nobody ever touched. */
+static void untouched_ram(void **state)
+{
+	struct vm *from = new_source(TWO_RAM), *to;
+	struct stream_file f = { 0 };
+	unsigned char there[TWO_RAM / PAGE_SIZE];
+	size_t n = 0;
+
+	(void)state;
+	memset((char *)from->memory.regions[0].hva + 6 * MIB, 1, 3 * MIB);
+	save_to(from, &f);
+	assert_int_equal(from->migration->error.code, 0);
+	for (unsigned int i = 0; i < from->memory.n_regions; i++) {
+		const struct memory_region *r = &from->memory.regions[i];
+
+		assert_return_code(mincore(r->hva, r->size, there), errno);
+		for (uint64_t page = 0; page < r->size / PAGE_SIZE; page++)
+			n += there[page] & 1;
+	}
+	assert_in_range(n, 3 * MIB / PAGE_SIZE, 4 * MIB / PAGE_SIZE);
+	to = restore(f.uri);
+	assert_arrived(from, to);
+	vm_destroy(to);
+	vm_destroy(from);
+	remove_file(&f);
+}
+
 /* Past the page cache, or refused by name; never in another way instead. */
 static void direct(void **state)
 {
@@ -307,6 +334,7 @@ int main(void)
 		cmocka_unit_test(without_holes),
 		cmocka_unit_test(direct),
 		cmocka_unit_test(shared_holes),
+		cmocka_unit_test(untouched_ram),
 		cmocka_unit_test(cancelled_save),
 		cmocka_unit_test(no_room),
 		cmocka_unit_test(another_writes_to_it),
