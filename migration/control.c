@@ -103,6 +103,8 @@ static json_t *own_info(const struct migration *m)
 	put(info, "send-ns", s->send_ns);
 	put(info, "bandwidth", s->bandwidth);
 	put(info, "total-ns", elapsed_ns(m));
+	/* When vCPUs were let go last, on CLOCK_MONOTONIC. */
+	put(info, "resumed-ns", m->vm->resumed_at);
 	if (method) {
 		put(info, "blackout-ns", s->blackout_ns);
 		json_object_set_new(info, "blackout-method", json_string(method));
