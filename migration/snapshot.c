@@ -125,16 +125,19 @@ static int save_to(struct source *s, struct migration *m, const char *uri, bool 
 int snapshot_check(const struct migration *m, const char *uri, struct error *err)
 {
 	const struct migration_params *p = &m->params;
-	bool stream = !p->mapped_ram || is_no_file(uri + strlen(SCHEME));
 	const char *field = p->background  ? "background-snapshot"
 			    : p->direct_io ? "direct-io"
 			    : p->multifd   ? "channels"
 					   : NULL;
 
+	if (strncmp(uri, SCHEME, strlen(SCHEME)) != 0)
+		return !p->background ? 0
+				      : error_set(err, -EINVAL, "migrate", uri, field, "file:PATH",
+						  "a destination");
 	if (p->mirror)
 		return error_set(err, -EINVAL, "migrate", uri, "blk",
 				 "a destination to mirror disks to", "a file");
-	if (stream && field)
+	if (field && (!p->mapped_ram || is_no_file(uri + strlen(SCHEME))))
 		return error_set(err, -EINVAL, "migrate", uri, field,
 				 "a regular file, and mapped-ram", "%s",
 				 p->mapped_ram ? "something else" : "mapped-ram off");

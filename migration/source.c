@@ -388,12 +388,9 @@ int source_start(struct vm *vm, const char *uri, struct error *err)
 	if (!migration_is_active(m) && (!has_a_guest(vm->state) || !vm->tree))
 		return error_set(err, -EINVAL, "migrate", "guest", "", "one that runs or is paused",
 				 "%s", vm_state_name(vm->state));
-	ret = file ? snapshot_check(m, uri, err) : 0;
+	ret = snapshot_check(m, uri, err);
 	if (ret < 0)
 		return ret;
-	if (!file && m->params.background)
-		return error_set(err, -EINVAL, "migrate", uri, "background-snapshot", "file:PATH",
-				 "a destination");
 	if (!file && multifd_wanted(m) && !channel_is_many(uri))
 		return error_set(err, -EINVAL, "migrate", uri, "channels",
 				 "tcp or unix, for several connections", "one connection");
