@@ -189,6 +189,14 @@ static int fd_take_fd(struct channel *ch)
 	return rights_take(&fd_channel(ch)->in);
 }
 
+static int fd_file(const struct channel *ch)
+{
+	int fd = ((const struct fd_channel *)ch)->fd;
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? fd : -EINVAL;
+}
+
 static int fd_wait(struct channel *ch, int wake_fd, int ms)
 {
 	struct channel_wait wait = { ms < 0 ? -1 : channel_now_ms() + ms, wake_fd };
@@ -228,6 +236,7 @@ const struct channel_ops fd_ops = {
 	.pending = fd_pending,
 	.give_fds = fd_give_fds,
 	.take_fd = fd_take_fd,
+	.file = fd_file,
 	.wait = fd_wait,
 };
 

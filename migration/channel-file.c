@@ -28,6 +28,17 @@ static int file_open(const char *phase, const char *uri, const char *path, int f
 	return fd;
 }
 
+/* Empty the file, unless another ferry writes to it. Where there are no locks, one must not. */
+static int make_ours(int fd, const char *uri, struct error *err)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	if (fcntl(fd, F_OFD_SETLK, &fl) < 0 && (errno == EAGAIN || errno == EACCES))
+		return error_set(err, -EBUSY, "connect", uri, "path",
+				 "a file that nobody else writes to or has mapped", "a locked one");
+	return ftruncate(fd, 0) < 0 ? -errno : 0;
+}
+
 static int file_connect(const char *uri, const char *rest, const struct channel_wait *wait,
 			struct channel **ch, struct error *err)
 {
@@ -37,11 +48,13 @@ static int file_connect(const char *uri, const char *rest, const struct channel_
 	(void)wait;
 	if (fd < 0)
 		return fd;
-	if (S_ISREG(st.st_mode) && ftruncate(fd, 0) < 0) {
-		int ret = -errno;
+	if (S_ISREG(st.st_mode)) {
+		int ret = make_ours(fd, uri, err);
 
-		close(fd);
-		return ret;
+		if (ret < 0) {
+			close(fd);
+			return ret;
+		}
 	}
 	return channel_from_fd(fd, uri, S_ISREG(st.st_mode), ch);
 }

@@ -3,6 +3,7 @@
 #include "migration/channel.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -171,6 +172,19 @@ int channel_give_fds(struct channel *ch, const int *fds, unsigned int n)
 int channel_take_fd(struct channel *ch)
 {
 	return channel_carries_fds(ch) ? ch->ops->take_fd(ch) : -ENOENT;
+}
+
+int channel_file(const struct channel *ch, int flags)
+{
+	int fd = ch->ops->file ? ch->ops->file(ch) : -EINVAL;
+	char path[32];
+
+	if (fd < 0)
+		return fd;
+	/* proc(5): this opens the file that it is, also when its name is another's by now. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 int channel_close(struct channel *ch)

@@ -61,6 +61,8 @@ struct channel_ops {
 	 * be read until long after the return, when it may have changed. Instead of that.
 	 */
 	ssize_t (*writev_pages)(struct channel *ch, struct iovec *iov, int n, int pages);
+	/* Optional: the descriptor, if it is that of a regular file, else -EINVAL. */
+	int (*file)(const struct channel *ch);
 	/* Optional: wait for something to read; stream_wait() of stream.h says how. */
 	int (*wait)(struct channel *ch, int wake_fd, int ms);
 };
@@ -144,6 +146,12 @@ int channel_give_fds(struct channel *ch, const int *fds, unsigned int n);
  * the channel.
  */
 int channel_take_fd(struct channel *ch);
+
+/*
+ * Open the regular file that @ch is once more, with @flags of open(2): a descriptor of the caller's
+ * with a position of its own, for reading or writing anywhere. -EINVAL if it is none.
+ */
+int channel_file(const struct channel *ch, int flags);
 
 /*
  * Close and free. For a saved file this is where the data reach the disk, so look at the result:

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* ferry inspect: print a saved stream, record by record. */
 #include <errno.h>
+#include <fcntl.h>
 #include <libfdt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "migration/block-runs.h"
 #include "migration/channel.h"
+#include "migration/chunks.h"
+#include "migration/ram-map.h"
 #include "migration/record.h"
 #include "migration/stream.h"
 #include "vmm/command.h"
@@ -16,9 +21,11 @@
 
 struct inspect {
 	struct stream *stream;
+	struct channel *ch;
 	struct record_reader reader;
 	struct ram_run runs[RAM_RUNS_MAX];
 	uint64_t records, data_pages, zero_pages;
+	bool mapped; /* behind END there is RAM */
 	bool ended;
 };
 
@@ -40,6 +47,64 @@ static int print_ram(struct inspect *in, const struct record *rec, struct error 
 	in->data_pages += data;
 	in->zero_pages += zero;
 	return 0;
+}
+
+/* Where a region lies, what of it is data, and whether that is what it was. */
+static int print_extent(struct inspect *in, const struct ram_extent *e, int fd, char *buf,
+			struct error *err)
+{
+	uint64_t sum = 0, data = 0, pos = e->offset, end = pos + e->size, from, to;
+	off_t size = lseek(fd, 0, SEEK_END);
+
+	if (size < (off_t)end) {
+		error_set(err, -EPIPE, "inspect", in->ch->name, "RAM", "", "%lld", (long long)size);
+		error_expected(err, "a file of %llu bytes", (unsigned long long)end);
+		return -EPIPE;
+	}
+
+	while (pos < end && ram_map_next_data(fd, pos, end, &from, &to)) {
+		uint64_t n = to - from < CHUNK_SIZE ? to - from : CHUNK_SIZE;
+
+		if (pread(fd, buf, n, (off_t)from) != (ssize_t)n)
+			return error_set(err, -EPIPE, "inspect", in->ch->name, "RAM", "all of it",
+					 "fewer at byte %llu", (unsigned long long)from);
+		sum += ram_map_sum(buf, e->gpa + (from - e->offset), n, &data);
+		pos = from + n;
+	}
+	in->data_pages += data;
+	in->zero_pages += (e->size >> PAGE_SHIFT) - data;
+	printf("          0x%09llx  %6llu pages  at byte %llu, %llu of them data, sum %s\n",
+	       (unsigned long long)e->gpa, (unsigned long long)(e->size >> PAGE_SHIFT),
+	       (unsigned long long)e->offset, (unsigned long long)data,
+	       sum == e->sum ? "right" : "WRONG");
+	return sum == e->sum ? 0
+			     : error_set(err, -EBADMSG, "inspect", in->ch->name, "RAM",
+					 "pages whose sum is that of RAM_MAP", "other pages");
+}
+
+static int print_map(struct inspect *in, const struct record *rec, struct error *err)
+{
+	struct ram_map map;
+	char *buf;
+	int ret = ram_map_decode(rec, &map, err), fd;
+
+	if (ret < 0)
+		return ret;
+	in->mapped = true;
+	fd = channel_file(in->ch, O_RDONLY);
+	buf = fd < 0 ? NULL
+		     : mmap(NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			    -1, 0);
+	if (!buf || buf == MAP_FAILED)
+		ret = error_set(err, fd < 0 ? fd : -ENOMEM, "inspect", in->ch->name, "RAM",
+				"a regular file, and memory for a piece of it", "neither");
+	for (unsigned int i = 0; i < map.n && ret == 0; i++)
+		ret = print_extent(in, &map.extents[i], fd, buf, err);
+	if (buf && buf != MAP_FAILED)
+		munmap(buf, CHUNK_SIZE);
+	if (fd >= 0)
+		close(fd);
+	return ret;
 }
 
 /* The table of a BLOCK record, in a captured stream. */
@@ -76,6 +141,8 @@ static int print_record(struct inspect *in, const struct record *rec, struct err
 	       rec->meta_len, (unsigned long long)rec->payload_len);
 	if (rec->type == RECORD_RAM)
 		ret = print_ram(in, rec, err);
+	else if (rec->type == RECORD_RAM_MAP)
+		ret = print_map(in, rec, err);
 	else if (rec->type == RECORD_BLOCK)
 		ret = print_block(rec, err);
 	else if (rec->meta_len)
@@ -96,7 +163,7 @@ static int inspect_stream(struct inspect *in, struct error *err)
 
 	while ((ret = record_read(&in->reader, &rec, err)) == 0) {
 		ret = print_record(in, &rec, err);
-		if (ret < 0)
+		if (ret < 0 || (in->mapped && in->ended))
 			return ret;
 	}
 	if (ret == -ENODATA && in->ended) {
@@ -121,6 +188,7 @@ static int inspect_file(const char *path, struct error *err)
 			       : error_set(err, -ENOMEM, "inspect", path, "", "memory", "none");
 	ret = ret < 0 ? ret : channel_accept(listener, -1, -1, &ch, err);
 	if (ret == 0) {
+		in->ch = ch;
 		stream_init(in->stream, ch);
 		record_reader_init(&in->reader, in->stream);
 		ret = inspect_stream(in, err);

@@ -10,13 +10,14 @@
 #include "vmm/vm.h"
 
 #define DEFER	  "defer"
-#define OWN_SPECS 5
+#define OWN_SPECS 8
 
 struct receive_options {
 	struct serve_options serve;
 	const char *what; /* URI or FILE */
 	const char *uri;
-	bool help;
+	uint64_t threads; /* 0: not given */
+	bool lazy, direct, help;
 };
 
 /* Device options given here replace what the machine that comes says of its former host. */
@@ -36,6 +37,12 @@ static int start(struct vm *vm, void *opaque, struct error *err)
 	if (ret < 0 || strcmp(o->uri, DEFER) == 0)
 		return ret;
 	vm->migration->heir = o->serve.heir;
+	vm->migration->lazy = o->lazy;
+	vm->migration->params.direct_io = o->direct;
+	if (o->threads) {
+		vm->migration->params.multifd = true;
+		vm->migration->params.channels = (int)o->threads;
+	}
 	ret = destination_start(vm, o->uri, &bound, err);
 	/* Whoever starts us has to know the port that tcp:HOST:0 became, and when to connect. */
 	if (ret == 0 && !o->serve.heir && strncmp(bound, "file:", 5) != 0) {
@@ -43,6 +50,13 @@ static int start(struct vm *vm, void *opaque, struct error *err)
 		fflush(stdout);
 	}
 	return ret;
+}
+
+static int set_threads(void *opaque, const char *value, struct error *err)
+{
+	struct receive_options *o = opaque;
+
+	return parse_uint(value, 1, CHANNELS_MAX, &o->threads, err);
 }
 
 static int parse(int argc, char **argv, struct receive_options *o, const char *what)
@@ -54,6 +68,12 @@ static int parse(int argc, char **argv, struct receive_options *o, const char *w
 		{ "trust-source", NULL,
 		  "open the files and networks that a source names over tcp, too", option_set_flag,
 		  &o->serve.trust_source },
+		{ "lazy", NULL, "map a saved machine's RAM, and run it at once", option_set_flag,
+		  &o->lazy },
+		{ "threads", "N", "read it with so many (1 to 64; as many as CPUs, up to 4)",
+		  set_threads, o },
+		{ "direct", NULL, "read it past the page cache (O_DIRECT)", option_set_flag,
+		  &o->direct },
 		{ "heir", NULL, "of ferry upgrade alone: descriptors 3 to 5 are open",
 		  option_set_flag, &o->serve.heir },
 		{ "help", NULL, "show this", option_set_flag, &o->help },

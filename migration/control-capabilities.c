@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Capabilities: what the public QMP schema calls the ways to migrate that are switched on or off.
- * "multifd" sends RAM over as many connections as the parameter multifd-channels says,
- * "postcopy-ram" lets the guest go before its memory (postcopy.h). A destination follows its source
- * and needs none of them.
+ * "multifd" sends RAM over as many connections as the parameter multifd-channels says, or has so
+ * many threads for a file. "postcopy-ram" lets
+ * the guest go before its memory. A destination follows its source and needs none of them. For
+ * files there are "mapped-ram", every page in its place, which is on unless somebody wants a
+ * stream, and "background-snapshot", the guest running.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,6 +19,8 @@ static const struct {
 } capabilities[] = {
 	{ "multifd", offsetof(struct migration_params, multifd) },
 	{ "postcopy-ram", offsetof(struct migration_params, postcopy) },
+	{ "mapped-ram", offsetof(struct migration_params, mapped_ram) },
+	{ "background-snapshot", offsetof(struct migration_params, background) },
 };
 
 #define N_CAPABILITIES (sizeof(capabilities) / sizeof(capabilities[0]))

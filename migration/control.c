@@ -110,6 +110,8 @@ static json_t *own_info(const struct migration *m)
 		put(info, "fault-p99-ns", latency_within(&s->faults, 990));
 		put(info, "fault-max-ns", s->faults.max_ns);
 	}
+	/* When vCPUs were let go last, on CLOCK_MONOTONIC. */
+	put(info, "resumed-ns", m->vm->resumed_at);
 	if (method) {
 		put(info, "blackout-ns", s->blackout_ns);
 		json_object_set_new(info, "blackout-method", json_string(method));
@@ -248,7 +250,7 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	if (!m)
 		return no_memory(err);
 	*ret = json_pack(
-		"{s:I, s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i, s:s}",
+		"{s:I, s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i, s:s, s:b}",
 		"max-bandwidth", (json_int_t)m->params.max_bandwidth, "max-postcopy-bandwidth",
 		(json_int_t)m->params.max_postcopy_bandwidth, "downtime-limit",
 		(json_int_t)m->params.downtime_limit, "x-timeout", (json_int_t)m->params.timeout,
@@ -258,7 +260,8 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 		"multifd-channels", (int)m->params.channels, "x-zero-copy",
 		mode_names[m->params.zero_copy], "x-compress", mode_names[m->params.compress],
 		"compress-level", (int)m->params.compress_level, "x-postcopy",
-		postcopy_when(m->params.postcopy_when, when, sizeof(when)));
+		postcopy_when(m->params.postcopy_when, when, sizeof(when)), "direct-io",
+		m->params.direct_io);
 	return 0;
 }
 
@@ -278,7 +281,7 @@ struct wanted {
 		channels, compress_level;
 	const char *on_timeout, *zero_copy, *compress, *postcopy;
 	int postcopy_when;
-	bool copy, verify, send_ram;
+	bool copy, verify, send_ram, direct_io;
 };
 
 static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
@@ -303,6 +306,7 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret : control_arg_bool(args, "x-copy", false, &w->copy, err);
 	ret = ret ? ret : control_arg_bool(args, "x-verify", false, &w->verify, err);
 	ret = ret ? ret : control_arg_bool(args, "x-send-ram", false, &w->send_ram, err);
+	ret = ret ? ret : control_arg_bool(args, "direct-io", false, &w->direct_io, err);
 	ret = ret ? ret : control_arg_string(args, "x-zero-copy", false, &w->zero_copy, err);
 	ret = ret ? ret : control_arg_string(args, "x-postcopy", false, &w->postcopy, err);
 	ret = ret ? ret : postcopy_parse_when(w->postcopy, &w->postcopy_when, err);
@@ -347,6 +351,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.copy = p->copy,
 		.verify = p->verify,
 		.send_ram = p->send_ram,
+		.direct_io = p->direct_io,
 	};
 	code = parse_parameters(args, &w, err);
 	if (code < 0)
@@ -366,6 +371,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->copy = w.copy;
 	p->verify = w.verify;
 	p->send_ram = w.send_ram;
+	p->direct_io = w.direct_io;
 	return 0;
 }
 
@@ -383,6 +389,6 @@ MIGRATION_COMMAND(cmd_query_parameters, "query-migrate-parameters", "", run_quer
 MIGRATION_COMMAND(cmd_set_parameters, "migrate-set-parameters",
 		  "max-bandwidth max-postcopy-bandwidth downtime-limit multifd-channels x-timeout "
 		  "x-on-timeout x-iovecs "
-		  "x-copy x-verify x-send-ram "
+		  "x-copy x-verify x-send-ram direct-io "
 		  "x-deadline x-zero-copy x-compress compress-level x-postcopy",
 		  run_set_parameters);

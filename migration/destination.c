@@ -14,6 +14,7 @@
 
 #include "migration/backlog.h"
 #include "migration/destination.h"
+#include "migration/ram-map.h"
 #include "vmm/command.h"
 #include "vmm/tree.h"
 
@@ -106,6 +107,9 @@ static int get_ram(struct destination *d, const struct record *rec, struct error
 	if (postcopy_load_is_on(d->postcopy))
 		return error_set(err, -EPROTO, "stream", rec->device, "type",
 				 "no pages after LISTEN", "RAM");
+	if (d->m->lazy)
+		return error_set(err, -EOPNOTSUPP, "load", d->m->uri, "lazy",
+				 "a file in which every page has its place", "a stream of pages");
 	/* Mapped for reading only. */
 	if (d->vm->memory.adopted)
 		return error_set(err, -EPROTO, "stream", rec->device, "type",
@@ -144,6 +148,8 @@ static int take_record(struct destination *d, const struct record *rec, struct e
 	case RECORD_RAM:
 	case RECORD_RAM_ZSTD:
 		return get_ram(d, rec, err);
+	case RECORD_RAM_MAP:
+		return ram_map_load(d->ram, d->ch, rec, err);
 	case RECORD_BLOCK:
 		return block_load_record(&d->block, d->p, rec, err);
 	case RECORD_ROUND:

@@ -59,6 +59,9 @@ struct migration_params {
 	_Atomic int channels;	    /* … so many, 1 to CHANNELS_MAX */
 	_Atomic bool postcopy;	    /* RAM may follow the guest, postcopy.h */
 	_Atomic int postcopy_when;  /* … after so many rounds, or POSTCOPY_* */
+	_Atomic bool mapped_ram;    /* to a file: every page in its place (ram-map.h) */
+	_Atomic bool direct_io;	    /* … past the page cache */
+	_Atomic bool background;    /* … while the guest goes on (write-guard.h) */
 	_Atomic int deadline_ms;    /* of every step instead of the protocol's own, 0: those */
 };
 
@@ -114,6 +117,7 @@ struct migration {
 	bool incoming; /* which way the last one went */
 	bool file;     /* to or from a saved machine; nobody answers */
 	bool heir;     /* incoming: takes what devices have open, too */
+	bool lazy;     /* incoming, of a file: RAM is mapped, not read */
 	char uri[256];
 
 	/* Valid when the status says that the last one has ended. */

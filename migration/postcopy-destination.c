@@ -164,7 +164,7 @@ static void end_faults(struct postcopy_load *l)
 		pthread_join(l->faults, NULL);
 	l->hearing = false;
 	userfault_close(&l->uffd);
-	l->mem->lazy = false;
+	l->mem->keep = false;
 }
 
 /* ---- The pages thread, and that of urgent pages ---- */
@@ -308,7 +308,7 @@ int postcopy_load_start(struct postcopy_load *l, struct error *err)
 {
 	int ret = discard_named(l, err);
 
-	l->mem->lazy = true;
+	l->mem->keep = true;
 	ret = ret < 0 ? ret : start_thread(&l->faults, postcopy_hear_faults, l, &l->hearing, err);
 	return ret < 0 ? ret : start_thread(&l->pages, pages, l, &l->started, err);
 }

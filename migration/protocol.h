@@ -17,8 +17,8 @@
  * be DEVICE_FD records before MACHINE, and one RAM_FD instead of all RAM records.
  *
  * A saved machine is what the source says, without waiting for answers: HELLO, MACHINE, STOPPED,
- * RAM …, STATE, END. A data connection, of which there may be some (multifd.h), is CHANNEL, and for
- * each round RAM … and ROUND, then END.
+ * RAM … or one RAM_MAP (ram-map.h), STATE, END. A data connection, of which there may be some
+ * (multifd.h), is CHANNEL, and for each round RAM … and ROUND, then END.
  *
  * In postcopy (postcopy.h) MISSING takes the place of RAM, and pages follow the guest on
  * connections of their own.

@@ -76,36 +76,33 @@ int ram_load_check_runs(const struct ram_load *l, const struct ram_table *t,
 	return 0;
 }
 
-/* The region of @run, and its first page there. */
-static unsigned int find_region(const struct ram_load *l, const struct ram_run *run, uint64_t *page)
+/* The region of @run, and where it begins there. */
+static unsigned int find_region(const struct ram_load *l, const struct ram_run *run, uint64_t *from)
 {
 	unsigned int i = 0;
 
 	while (run->gpa - l->mem->regions[i].gpa >= l->mem->regions[i].size)
 		i++;
-	*page = (run->gpa - l->mem->regions[i].gpa) >> PAGE_SHIFT;
+	*from = run->gpa - l->mem->regions[i].gpa;
 	return i;
 }
 
 /* What was never written is zero already, and is better left without memory of its own. */
-static void load_zero(struct ram_load *l, const struct ram_run *run)
+void ram_load_zero(struct ram_load *l, unsigned int i, uint64_t from, uint64_t len)
 {
-	uint64_t page;
-	unsigned int i = find_region(l, run, &page);
-
-	for (uint64_t end = page + run->pages; page < end; page++) {
+	for (uint64_t page = from >> PAGE_SHIFT, end = (from + len) >> PAGE_SHIFT; page < end;
+	     page++) {
 		if (l->touched[i][page / WORD_BITS] >> (page % WORD_BITS) & 1)
 			memset((char *)l->mem->regions[i].hva + (page << PAGE_SHIFT), 0, PAGE_SIZE);
 	}
 }
 
 /* Threads that load write to words of the map that are theirs only if the source is honest. */
-static void touch(struct ram_load *l, const struct ram_run *run)
+void ram_load_touch(struct ram_load *l, unsigned int i, uint64_t from, uint64_t len)
 {
-	uint64_t page;
-	unsigned int i = find_region(l, run, &page);
+	uint64_t page = from >> PAGE_SHIFT, end = (from + len) >> PAGE_SHIFT;
 
-	for (uint64_t end = page + run->pages, bits; page < end; page += bits) {
+	for (uint64_t bits; page < end; page += bits) {
 		bits = MIN(end - page, WORD_BITS - page % WORD_BITS);
 		atomic_fetch_or_explicit(&l->touched[i][page / WORD_BITS],
 					 (~0ULL >> (WORD_BITS - bits)) << (page % WORD_BITS),
@@ -126,13 +123,15 @@ int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 		return ret;
 	for (int i = 0; i < n; i++) {
 		const struct ram_run *run = &t->runs[i];
+		uint64_t from;
+		unsigned int region = find_region(l, run, &from);
 
 		if (run->kind == RAM_ZERO) {
-			load_zero(l, run);
+			ram_load_zero(l, region, from, run_bytes(run));
 			stats->pages_zero += run->pages;
 			continue;
 		}
-		touch(l, run);
+		ram_load_touch(l, region, from, run_bytes(run));
 		t->iov[n_iov++] = (struct iovec){ memory_hva(l->mem, run->gpa, run_bytes(run)),
 						  run_bytes(run) };
 		stats->pages_data += run->pages;

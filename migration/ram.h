@@ -162,6 +162,11 @@ int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 int ram_load_check_runs(const struct ram_load *l, const struct ram_table *t,
 			const struct record *rec, unsigned int n, struct error *err);
 
+/* For ram-map-load.c: whole pages [@from, @from + @len) of region @i are to be zero; … have been
+ * written to. Any thread. */
+void ram_load_zero(struct ram_load *l, unsigned int i, uint64_t from, uint64_t len);
+void ram_load_touch(struct ram_load *l, unsigned int i, uint64_t from, uint64_t len);
+
 /* CRC32C of all RAM in the order of gpa. */
 uint32_t ram_checksum(const struct memory *mem);
 

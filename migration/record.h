@@ -70,6 +70,7 @@ enum record_type {
 	RECORD_LISTEN = 25,    /* postcopy.h: all that is missing has been named */
 	RECORD_READY = 26,     /* … and is known to the other side */
 	RECORD_REQUEST = 27,   /* metadata: gpas of pages that somebody waits for */
+	RECORD_RAM_MAP = 30,   /* where RAM lies in the file, ram-map.h */
 	RECORD_RAM_ZSTD = 40   /* as RAM, the payload compressed: compress.h */
 };
 

@@ -28,16 +28,17 @@ int source_start(struct vm *vm, const char *uri, struct error *err)
 {
 	struct migration *m = migration_get(vm);
 	bool file = strncmp(uri, "file:", 5) == 0;
+	int ret;
 
 	if (!m)
 		return error_set(err, -ENOMEM, "migrate", uri, "", "memory", "none");
 	if (!migration_is_active(m) && (!has_a_guest(vm->state) || !vm->tree))
 		return error_set(err, -EINVAL, "migrate", "guest", "", "one that runs or is paused",
 				 "%s", vm_state_name(vm->state));
-	if (file && m->params.mirror)
-		return error_set(err, -EINVAL, "migrate", uri, "blk",
-				 "a destination to mirror disks to", "a file");
-	if ((multifd_wanted(m) || (!file && m->params.postcopy)) && !channel_is_many(uri))
+	ret = snapshot_check(m, uri, err);
+	if (ret < 0)
+		return ret;
+	if (!file && (multifd_wanted(m) || m->params.postcopy) && !channel_is_many(uri))
 		return error_set(err, -EINVAL, "migrate", uri, "channels",
 				 "tcp or unix, for several connections", "one connection");
 	return migration_start(m, uri, false, file ? snapshot_run : source_run, source_ended, err);

@@ -49,6 +49,9 @@ int source_run(struct migration *m, struct error *err);
 /* On the loop thread, when a migration is over. */
 void source_ended(struct migration *m, int ret);
 
+/* If @uri is file:PATH, can it be saved there with the parameters there are; else, do they need
+ * one? */
+int snapshot_check(const struct migration *m, const char *uri, struct error *err);
 /* The thread that saves the machine to file:PATH. */
 int snapshot_run(struct migration *m, struct error *err);
 

@@ -228,7 +228,8 @@ int memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len)
 		return -EFAULT;
 	if (gpa % PAGE_SIZE || len % PAGE_SIZE)
 		return -EINVAL;
-	if (mem->backing == MEMORY_HUGETLB || mem->lazy)
+	/* Of a private view of a file what would come back is what the file has. */
+	if (mem->backing == MEMORY_HUGETLB || mem->backing == MEMORY_FILE || mem->keep)
 		return -EOPNOTSUPP;
 	if (madvise(hva, len, advice) < 0)
 		return -errno;

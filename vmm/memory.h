@@ -34,18 +34,18 @@ enum memory_backing {
 	MEMORY_ANON,	/* private anonymous, transparent huge pages by madvise */
 	MEMORY_HUGETLB, /* 2 MiB pages of the host's pool */
 	MEMORY_SHARED,	/* a memfd, so that the RAM can be handed over by descriptor */
+	MEMORY_FILE,	/* was MEMORY_ANON, now a private view of a file (memory-file.c) */
 };
 
 struct memory {
 	enum memory_backing backing;
 	struct memory_region regions[MEMORY_MAX_REGIONS];
 	unsigned int n_regions;
-	uint64_t size; /* of all regions, bytes */
-	int fd;	       /* of MEMORY_SHARED, else -1 */
-	bool adopted;  /* of somebody else still: read only (memory-fd.c) */
-	bool given;    /* somebody else's by now; set by who gave it, as it does so */
-	/* Pages are still to come (migration/postcopy.h): none are to be given back. Any thread. */
-	_Atomic bool lazy;
+	uint64_t size;	   /* of all regions, bytes */
+	int fd;		   /* of MEMORY_SHARED and MEMORY_FILE, else -1 */
+	bool adopted;	   /* of somebody else still: read only (memory-fd.c) */
+	bool given;	   /* somebody else's by now; set by who gave it, as it does so */
+	_Atomic bool keep; /* nothing is discarded: somebody wants to know what it holds now */
 };
 
 /*
@@ -74,8 +74,7 @@ void memory_mark_dirty(const struct memory *mem, uint64_t gpa, uint64_t len);
 /*
  * Give the host back what holds whole pages [@gpa, @gpa + @len): they read as zero from then on,
  * and that is logged as a write. -EFAULT when not all of it is RAM, -EINVAL when it is not pages,
- * -EOPNOTSUPP when the backing has no single pages to give, or while pages are still to come. Any
- * thread.
+ * -EOPNOTSUPP when the backing has no single pages to give, or `keep` is set. Any thread.
  */
 int memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len);
 
@@ -93,6 +92,13 @@ int memory_adopt(struct memory *mem, int fd, struct error *err);
 int memory_take_over(struct memory *mem, struct error *err);
 void memory_give_up(struct memory *mem);
 int memory_check_given(const struct memory *mem, struct error *err);
+
+/*
+ * Let RAM that is MEMORY_ANON, and that nobody uses yet, be what file @fd has: of region i from
+ * byte offsets[i] on, which lie within the file. Owns @fd from here on, also after an error. What
+ * the file must be, and stay, is in memory-file.c. Errors: {"RAM", "lazy", expected, got}.
+ */
+int memory_map_file(struct memory *mem, int fd, const uint64_t *offsets, struct error *err);
 
 /* Move our own bits of pages [@first, @first + @n) of a region into @bitmap (or-ed), clearing them.
  * @bitmap is the whole region's, from page 0. @first is a multiple of 64, and so is @n unless the

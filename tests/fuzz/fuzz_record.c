@@ -12,6 +12,7 @@
 
 #include "migration/block-runs.h"
 #include "migration/page-map.h"
+#include "migration/ram-map.h"
 #include "migration/record.h"
 #include "migration/stream.h"
 #include "migration/crc32c.h"
@@ -111,6 +112,7 @@ static int use(struct record_reader *reader, const struct record *rec, struct er
 	static struct ram_run runs[RAM_RUNS_MAX];
 	static struct block_run blocks[BLOCK_RUNS_MAX];
 	char name[BLOCK_NAME_MAX];
+	struct ram_map map;
 	struct record_meta m;
 	char text[32];
 	int ret;
@@ -123,6 +125,11 @@ static int use(struct record_reader *reader, const struct record *rec, struct er
 	record_meta_end(&m, rec, NULL);
 	if (rec->type == RECORD_BLOCK) {
 		ret = block_runs_decode(rec, name, blocks, err);
+		if (ret < 0)
+			return ret;
+	}
+	if (rec->type == RECORD_RAM_MAP) {
+		ret = ram_map_decode(rec, &map, err);
 		if (ret < 0)
 			return ret;
 	}

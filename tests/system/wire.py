@@ -16,6 +16,8 @@ MANDATORY = 1
 NAMES = ("HELLO", "MACHINE", "ACCEPT", "REJECT", "RAM", "STOPPED", "STATE", "LOADED", "FAILED", "COMMIT",
          "RUNNING", "END", "PROGRESS", "BLOCK", "CHANNEL", "ROUND", "BACKLOG")
 TYPES = {name: number for number, name in enumerate(NAMES, 1)}
+TYPES["RAM_MAP"] = 30
+NAME_OF = {number: name for name, number in TYPES.items()}
 OPTIONAL = ("PROGRESS", "BACKLOG")
 SOURCE, DESTINATION = "source", "destination"
 
@@ -78,10 +80,10 @@ def decode(header, side, read, verify=False):
     """The record that begins with @header; its metadata come from read(). @verify: all that the format says."""
     magic, number, flags, sequence, meta_len, payload_len, meta_crc, crc = HEADER.unpack(header)
     t.same(magic, MAGIC, "magic")
-    t.check(1 <= number <= len(NAMES), "there is no record type %d" % number)
+    t.check(number in NAME_OF, "there is no record type %d" % number)
     meta = read(meta_len)
-    t.same(len(meta), meta_len, "length of the metadata of a %s" % NAMES[number - 1])
-    record = Record(NAMES[number - 1], meta, payload_len, sequence, side, flags)
+    t.same(len(meta), meta_len, "length of the metadata of a %s" % NAME_OF[number])
+    record = Record(NAME_OF[number], meta, payload_len, sequence, side, flags)
     if verify:
         t.same(crc32c(header[:28]), crc, "checksum of the header of %s" % record)
         t.same(crc32c(meta), meta_crc, "checksum of the metadata of %s" % record)
@@ -90,9 +92,9 @@ def decode(header, side, read, verify=False):
 
 
 def split(data):
-    """The records of a saved machine, each with where it begins."""
+    """The records of a saved machine, each with where it begins. Behind the last one there may be RAM."""
     at, records = 0, []
-    while at < len(data):
+    while not records or records[-1].name != "END":
         meta = data[at + HEADER.size:]
         record = decode(data[at:at + HEADER.size], SOURCE, lambda n: meta[:n])
         record.at = at

@@ -98,6 +98,10 @@ static inline struct box *box_of(struct vm *vm)
 	return (struct box *)vm->devices;
 }
 
+/* Where RAM is split in two, and what it is. */
+static uint64_t fake_hole = 1UL << 30;
+static enum memory_backing fake_backing = MEMORY_ANON;
+
 /* What vm_realize does, without KVM. */
 static inline int fake_realize(struct vm *vm, const void *fdt, bool incoming, struct error *err)
 {
@@ -106,7 +110,7 @@ static inline int fake_realize(struct vm *vm, const void *fdt, bool incoming, st
 	int ret;
 
 	(void)incoming;
-	ret = memory_alloc(&vm->memory, fdt64_ld(&reg[1]), MEMORY_ANON, 1UL << 30, 1UL << 32, err);
+	ret = memory_alloc(&vm->memory, fdt64_ld(&reg[1]), fake_backing, fake_hole, 1UL << 32, err);
 	if (ret < 0) {
 		memory_free(&vm->memory);
 		return ret;

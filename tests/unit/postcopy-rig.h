@@ -115,7 +115,7 @@ static inline void assert_followed(const struct guest *g)
 	assert_int_equal(g->differ, 0);
 	assert_true(box_of(g->r.to)->owned);
 	assert_false(box_of(g->r.from)->owned);
-	assert_false(g->r.to->memory.lazy);
+	assert_false(g->r.to->memory.keep);
 }
 
 #endif

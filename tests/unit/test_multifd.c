@@ -96,6 +96,7 @@ static void one_connection_is_refused_by_name(void **state)
 	assert_non_null(migration_get(vm));
 	vm->migration->params.multifd = true;
 	vm->migration->params.channels = 2;
+	vm->migration->params.mapped_ram = false; /* with it, a file has no connection */
 	for (size_t i = 0; i < sizeof(uris) / sizeof(uris[0]); i++) {
 		struct error err = { 0 };
 

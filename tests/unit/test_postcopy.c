@@ -159,9 +159,9 @@ static void nothing_is_given_back(void **state)
 
 	(void)state;
 	assert_int_equal(memory_alloc(&mem, 2 * MIB, MEMORY_ANON, 1UL << 30, 1UL << 32, &err), 0);
-	mem.lazy = true;
+	mem.keep = true;
 	assert_int_equal(memory_discard(&mem, 0, PAGE_SIZE), -EOPNOTSUPP);
-	mem.lazy = false;
+	mem.keep = false;
 	assert_int_equal(memory_discard(&mem, 0, PAGE_SIZE), 0);
 	memory_free(&mem);
 }

@@ -84,7 +84,7 @@ static void end_source(struct fake *f, int code, const char *field)
 	drop(f);
 	pthread_join(f->loop, NULL);
 	assert_int_equal(f->r.to->state, VM_INMIGRATE);
-	assert_false(f->r.to->memory.lazy);
+	assert_false(f->r.to->memory.keep);
 	rig_finish(&f->r);
 }
 

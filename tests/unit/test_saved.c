@@ -1,88 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Saved machines: there and back, and what becomes of every truncation and every changed byte of a
- * small one.
+ * Saved machines as streams, without mapped-ram (test_snapshot.c has it): there and back, and what
+ * becomes of every truncation and every changed byte of a small one.
  */
-#include "migration-fixture.h"
-
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-
-struct stream_file {
-	char dir[32], path[48], uri[64];
-	uint8_t *data;
-	size_t size;
-};
-
-static void stop_loop(struct migration *m, int ret)
-{
-	(void)ret;
-	loop_stop(m->vm->loop);
-}
-
-static void save(struct vm *vm, const char *uri)
-{
-	struct error err = { 0 };
-
-	assert_int_equal(source_start(vm, uri, &err), 0);
-	vm->migration->ended = stop_loop;
-	loop_run(vm->loop);
-}
-
-/* Save @vm and read the file. */
-static void save_and_read(struct vm *vm, struct stream_file *f)
-{
-	struct stat st;
-	int fd;
-
-	strcpy(f->dir, "/tmp/ferry-test-XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
-	snprintf(f->path, sizeof(f->path), "%s/saved", f->dir);
-	snprintf(f->uri, sizeof(f->uri), "file:%s", f->path);
-	save(vm, f->uri);
-	assert_int_equal(vm->migration->error.code, 0);
-	fd = open(f->path, O_RDONLY);
-	assert_return_code(fstat(fd, &st), errno);
-	f->size = (size_t)st.st_size;
-	f->data = malloc(f->size);
-	assert_int_equal(read(fd, f->data, f->size), f->size);
-	close(fd);
-}
-
-static void remove_file(struct stream_file *f)
-{
-	free(f->data);
-	assert_return_code(unlink(f->path), errno);
-	assert_return_code(rmdir(f->dir), errno); /* nothing else was left there */
-}
-
-/* A machine restored from @uri, whatever came of it. */
-static struct vm *restore(const char *uri)
-{
-	struct vm *vm = new_destination();
-	struct error err = { 0 };
-
-	assert_int_equal(destination_start(vm, uri, NULL, &err), 0);
-	vm->migration->ended = stop_loop;
-	loop_run(vm->loop);
-	return vm;
-}
-
-/* … from @size bytes of @data. */
-static struct vm *restore_bytes(const uint8_t *data, size_t size)
-{
-	int fd = memfd_create("saved", MFD_CLOEXEC);
-	struct vm *vm;
-	char uri[64];
-
-	assert_int_equal(write(fd, data, size), size);
-	snprintf(uri, sizeof(uri), "file:/proc/self/fd/%d", fd);
-	vm = restore(uri);
-	close(fd);
-	return vm;
-}
+#include "saved-rig.h"
 
 static void there_and_back(void **state)
 {
@@ -93,7 +14,7 @@ static void there_and_back(void **state)
 	(void)state;
 	fill_random(&from->memory, 1);
 	memset((char *)from->memory.regions[0].hva + MIB, 0, 3 * MIB);
-	save_and_read(from, &f);
+	save_and_read(from, &f, false);
 	/* It went on, owning what it owned. Its secrets are for nobody else to read. */
 	assert_int_equal(from->state, VM_RUNNING);
 	assert_true(box_of(from)->owned);
@@ -120,7 +41,7 @@ static void paused_stays_paused(void **state)
 
 	(void)state;
 	assert_int_equal(vm_set_state(from, VM_PAUSED, &err), 0);
-	save_and_read(from, &f);
+	save_and_read(from, &f, false);
 	assert_int_equal(from->state, VM_PAUSED);
 	to = restore(f.uri);
 	assert_int_equal(to->state, VM_PAUSED);
@@ -135,6 +56,7 @@ static void no_such_directory(void **state)
 	struct vm *vm = new_source(2 * MIB);
 
 	(void)state;
+	migration_get(vm)->params.mapped_ram = false;
 	save(vm, "file:/nonexistent/saved");
 	assert_int_equal(vm->migration->error.code, -ENOENT);
 	assert_int_equal(vm->state, VM_RUNNING);
@@ -150,7 +72,7 @@ static void failed_save(void **state)
 	struct stat st;
 
 	(void)state;
-	save_and_read(vm, &f);
+	save_and_read(vm, &f, false);
 	fill_random(&vm->memory, 1);
 	snprintf(partial, sizeof(partial), "%s.partial", f.path);
 	assert_return_code(mkdir(partial, 0700), errno);
@@ -175,6 +97,7 @@ static void cancelled_save(void **state)
 	(void)state;
 	assert_non_null(mkdtemp(dir));
 	snprintf(uri, sizeof(uri), "file:%s/saved", dir);
+	migration_get(vm)->params.mapped_ram = false;
 	assert_int_equal(source_start(vm, uri, &err), 0);
 	vm->migration->ended = stop_loop;
 	assert_int_equal(migration_cancel(vm->migration, NULL, NULL), 0);
@@ -186,26 +109,13 @@ static void cancelled_save(void **state)
 	vm_destroy(vm);
 }
 
-static void assert_refused(struct vm *vm, const char *what, size_t at)
-{
-	struct migration *m = vm->migration;
-
-	if (vm->state != VM_INMIGRATE || m->status != MIGRATION_FAILED || m->error.code >= 0 ||
-	    !m->error.phase[0] || !m->error.got[0])
-		fail_msg("%s %zu: state %s, error %d", what, at, vm_state_name(vm->state),
-			 m->error.code);
-	if (box_of(vm) && (box_of(vm)->owned || box_of(vm)->resumes))
-		fail_msg("%s %zu: the guest was let run", what, at);
-	vm_destroy(vm);
-}
-
 static void every_truncation(void **state)
 {
 	struct vm *from = new_source(2 * MIB);
 	struct stream_file f = { 0 };
 
 	(void)state;
-	save_and_read(from, &f);
+	save_and_read(from, &f, false);
 	vm_destroy(from);
 	for (size_t n = 0; n < f.size; n++)
 		assert_refused(restore_bytes(f.data, n), "first bytes", n);
@@ -218,7 +128,7 @@ static void every_changed_byte(void **state)
 	struct stream_file f = { 0 };
 
 	(void)state;
-	save_and_read(from, &f);
+	save_and_read(from, &f, false);
 	vm_destroy(from);
 	for (size_t i = 0; i < f.size; i++) {
 		uint8_t was = f.data[i];
@@ -240,7 +150,7 @@ static void changed_page(void **state)
 
 	(void)state;
 	fill_random(&from->memory, 1);
-	save_and_read(from, &f);
+	save_and_read(from, &f, false);
 	vm_destroy(from);
 	f.data[MIB] ^= 4;
 	to = restore_bytes(f.data, f.size);
