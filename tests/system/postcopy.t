@@ -133,6 +133,7 @@ def broken_and_resumed_elsewhere():
     source.qmp.run("migrate", uri=uri, resume=True)
     t.same(source.wait(), 0, "exit status of the source")
     destination.qmp.event("STOP")
+    destination.qmp.read()                      # the answer to it
     completed(destination)
     destination.qmp.run("cont")
     destination.expect(r"^verify ok.*\n")
