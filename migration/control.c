@@ -9,6 +9,7 @@
 
 #include "migration/compress.h"
 #include "migration/migration.h"
+#include "vmm/vcpu.h"
 
 #define NS_PER_MS 1000000
 
@@ -27,6 +28,12 @@ static uint64_t elapsed_ns(const struct migration *m)
 static void put(json_t *info, const char *name, uint64_t value)
 {
 	json_object_set_new(info, name, json_integer((json_int_t)value));
+}
+
+/* Rounded up, so that little is not none. */
+static uint64_t percent(uint64_t permille)
+{
+	return (permille + 9) / 10;
 }
 
 static json_t *ram_info(const struct migration *m)
@@ -73,6 +80,23 @@ static json_t *disk_info(const struct migration *m)
 	put(info, "multifd-bytes", 0);
 	json_object_set_new(info, "mbps", json_real(0));
 	return info;
+}
+
+/* How fast each vCPU dirties memory, and how much of its time it is made to sleep. */
+static json_t *vcpus_info(const struct migration *m)
+{
+	json_t *list = json_array(), *info;
+
+	for (unsigned int i = 0; i < m->vm->n_vcpus; i++) {
+		const struct vcpu *vcpu = m->vm->vcpus[i];
+
+		info = json_pack("{s:i}", "cpu-index", (int)i);
+		put(info, "dirty-pages-rate", vcpu->dirty_rate);
+		put(info, "throttle-percentage", percent(vcpu->throttle));
+		put(info, "throttled-ns", vcpu->throttled_ns);
+		json_array_append_new(list, info);
+	}
+	return list;
 }
 
 /* What is ours alone. */
@@ -127,8 +151,12 @@ static json_t *migration_info(const struct migration *m)
 		json_object_set_new(info, "disk", disk_info(m));
 	put(info, "total-time", ms(elapsed_ns(m)));
 	put(info, "setup-time", ms(s->setup_ns));
-	if (!m->incoming && m->status == MIGRATION_ACTIVE)
+	if (!m->incoming && m->status == MIGRATION_ACTIVE) {
 		put(info, "expected-downtime", s->expected_downtime_ms);
+		json_object_set_new(json_object_get(info, "x-ferry"), "vcpus", vcpus_info(m));
+	}
+	if (s->throttle)
+		put(info, "cpu-throttle-percentage", percent(s->throttle));
 	if (over && s->blackout_method)
 		put(info, "downtime", ms(s->blackout_ns));
 	if (over && m->error.code) {

@@ -50,6 +50,7 @@ struct migration_params {
 	_Atomic bool verify;		 /* checksum all RAM on both sides at switchover */
 	_Atomic bool mirror;		 /* of the next one: send the disks, too */
 	_Atomic bool send_ram;		 /* also where it could be handed over by descriptor */
+	_Atomic bool auto_converge;	 /* slow the guest down where it is too fast, converge.h */
 	_Atomic bool multifd;		 /* RAM goes over connections of its own, … */
 	_Atomic int channels;		 /* … so many, 1 to CHANNELS_MAX */
 	_Atomic bool mapped_ram;	 /* to a file: every page in its place (ram-map.h) */
@@ -82,6 +83,7 @@ struct migration_stats {
 	_Atomic uint64_t dirty_rate; /* pages a second, over the last round */
 	_Atomic uint64_t bandwidth;  /* bytes a second while sending */
 	_Atomic uint64_t expected_downtime_ms;
+	_Atomic uint64_t throttle; /* of the vCPU that is slowed most, thousandths that it sleeps */
 	/* Known at the end. */
 	_Atomic uint64_t blackout_ns;
 	const char *_Atomic blackout_method; /* "clock" or "round-trip", NULL: not known */

@@ -22,9 +22,6 @@
 #define CONNECT_MS     10000
 #define CLAIM_TRIES    100
 #define CLAIM_PAUSE_NS 50000000ULL /* between tries to take disks back: 5 s in all */
-#define MS_NS	       1000000ULL
-#define WORTHLESS_NS   MS_NS /* a round that can save less than this is not worth it */
-#define FEW_PAGES      256   /* that need no estimate of the bandwidth */
 
 int source_open(struct source *s, struct migration *m, const char *uri, struct error *err)
 {
@@ -108,22 +105,6 @@ static int negotiate(struct source *s, struct error *err)
 	return ret;
 }
 
-/* Does what is left fit the downtime limit? And would one more round make the blackout noticeably
- * shorter? Not if the round before did not: @before is what was left then. */
-static bool time_to_switch(struct source *s, uint64_t before)
-{
-	uint64_t left = block_save_total(&s->block, s->ram);
-	uint64_t ns = block_save_total_ns(&s->block, s->ram);
-
-	if (ns == UINT64_MAX && left <= FEW_PAGES * PAGE_SIZE)
-		ns = 0;
-	s->m->stats.expected_downtime_ms = ns == UINT64_MAX ? 0 : ns / MS_NS;
-	if (s->m->timed_out && s->m->params.force)
-		return true;
-	return ns <= s->m->params.downtime_limit * MS_NS &&
-	       (ns < WORTHLESS_NS || left > before / 2);
-}
-
 /* One round over disks and RAM; the disks first, for the guest goes on writing RAM meanwhile. */
 static int send_round(struct source *s, bool live, struct error *err)
 {
@@ -138,6 +119,7 @@ static int send_round(struct source *s, bool live, struct error *err)
 /* Rounds over RAM and mirrored disks, the guest running; or all of RAM by one descriptor. */
 static int send_ram(struct source *s, struct error *err)
 {
+	enum converge_step step;
 	uint64_t before;
 	int ret;
 
@@ -158,6 +140,7 @@ static int send_ram(struct source *s, struct error *err)
 	if (ret < 0)
 		return ret;
 	migration_set_status(s->m, MIGRATION_ACTIVE);
+	source_converge_begin(s);
 	ret = ram_hints_start(s->ram, err);
 	while (ret == 0) {
 		before = block_save_total(&s->block, s->ram);
@@ -167,7 +150,8 @@ static int send_ram(struct source *s, struct error *err)
 		ret = ret < 0 ? ret : migration_check(s->m, err);
 		ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
 		block_save_fetch(&s->block);
-		if (ret == 0 && time_to_switch(s, before))
+		step = ret == 0 ? source_decide(s, before) : CONVERGE_GO_ON;
+		if (step == CONVERGE_SWITCH || step == CONVERGE_POSTCOPY)
 			break;
 	}
 	return ret;
@@ -348,6 +332,7 @@ int source_run(struct migration *m, struct error *err)
 	ret = ret < 0 ? ret : negotiate(&s, err);
 	ret = ret < 0 ? ret : send_ram(&s, err);
 	ret = ret < 0 ? ret : switch_over(&s, err);
+	source_converge_end(&s);
 	if (ret < 0 && !s.committed)
 		give_up(&s, err);
 	else if (ret < 0)

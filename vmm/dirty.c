@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 
 #include "vmm/kvm.h"
+#include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
 int dirty_log_start(struct vm *vm, struct error *err)
@@ -26,6 +27,8 @@ int dirty_log_start(struct vm *vm, struct error *err)
 			return ret;
 		}
 	}
+	for (unsigned int i = 0; i < vm->n_vcpus; i++)
+		vcpu_faults_open(vm->vcpus[i]);
 	vm->dirty_logging = true;
 	return 0;
 }
@@ -36,7 +39,14 @@ void dirty_log_stop(struct vm *vm)
 		return;
 	if (vm->fd >= 0)
 		kvm_set_slots(vm, false, NULL);
+	for (unsigned int i = 0; i < vm->n_vcpus; i++)
+		vcpu_faults_close(vm->vcpus[i]);
 	vm->dirty_logging = false;
+}
+
+uint64_t dirty_log_count(const struct vm *vm, unsigned int vcpu)
+{
+	return vcpu_faults(vm->vcpus[vcpu]);
 }
 
 bool dirty_log_running(const struct vm *vm)

@@ -21,8 +21,6 @@
 #include "vmm/arch.h"
 #include "vmm/vm.h"
 
-#define KICK_SIGNAL SIGUSR1
-
 static void on_kick(int sig)
 {
 	(void)sig; /* Being delivered is all it is for. */
@@ -106,8 +104,10 @@ static bool crash(struct vcpu *vcpu)
 static bool run_once(struct vcpu *vcpu)
 {
 	if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
-		if (errno == EINTR)
+		if (errno == EINTR) {
+			vcpu_throttle_pay(vcpu);
 			return wait_unparked(vcpu);
+		}
 		if (errno == EAGAIN)
 			return true; /* was waiting for SIPI and woke up */
 		vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
@@ -169,6 +169,7 @@ int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct err
 	vcpu->vm = vm;
 	vcpu->index = index;
 	vcpu->want_park = true;
+	vcpu->stats_fd = -1;
 	vcpu->run = MAP_FAILED;
 	pthread_mutex_init(&vcpu->lock, NULL);
 	pthread_cond_init(&vcpu->cond, NULL);
@@ -194,6 +195,7 @@ int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct err
 void vcpu_destroy(struct vcpu *vcpu)
 {
 	if (vcpu->started) {
+		vcpu_throttle(vcpu, 0);
 		pthread_mutex_lock(&vcpu->lock);
 		vcpu->want_quit = true;
 		pthread_cond_broadcast(&vcpu->cond);
@@ -203,6 +205,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 	}
 	if (vcpu->run != MAP_FAILED)
 		munmap(vcpu->run, vcpu->run_size);
+	vcpu_faults_close(vcpu);
 	if (vcpu->fd >= 0)
 		close(vcpu->fd);
 	pthread_cond_destroy(&vcpu->cond);
@@ -215,6 +218,7 @@ void vcpu_park(struct vcpu *vcpu)
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->want_park = true;
 	kick(vcpu);
+	pthread_cond_broadcast(&vcpu->cond); /* it may sleep (throttle.c) */
 	pthread_mutex_unlock(&vcpu->lock);
 }
 

@@ -165,6 +165,9 @@ void vm_hint_stop(struct vm *vm, bool over);
 int dirty_log_start(struct vm *vm, struct error *err);
 void dirty_log_stop(struct vm *vm);
 bool dirty_log_running(const struct vm *vm);
+/* How many pages vCPU number @vcpu has dirtied while the log runs, as far as can be told: the
+ * difference of two calls counts. Not exact; pages of the VMM are nobody's. */
+uint64_t dirty_log_count(const struct vm *vm, unsigned int vcpu);
 /* Or the pages of @region written since they were last cleared into @bitmap; our own bits are
  * cleared by this, KVM's stay set until dirty_log_clear. */
 int dirty_log_fetch(struct vm *vm, struct memory_region *region, uint64_t *bitmap,
