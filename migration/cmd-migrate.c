@@ -15,9 +15,10 @@
 #define ANSWER_MS 10000
 
 struct migrate_options {
-	const char *rest[2]; /* CONTROL, URI */
-	json_t *parameters;  /* of migrate-set-parameters */
-	uint64_t channels;   /* 0: not given */
+	const char *rest[2];  /* CONTROL, URI */
+	json_t *parameters;   /* of migrate-set-parameters */
+	uint64_t channels;    /* 0: not given */
+	const char *converge; /* "auto" or "off", NULL: not given */
 	bool mirror, no_progress, json, help;
 };
 
@@ -88,6 +89,17 @@ static int set_on_timeout(void *opaque, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_converge(void *opaque, const char *value, struct error *err)
+{
+	struct migrate_options *o = opaque;
+
+	if (strcmp(value, "auto") != 0 && strcmp(value, "off") != 0)
+		return error_set(err, -EINVAL, "options", "--converge", "", "auto or off", "%s",
+				 value);
+	o->converge = value;
+	return 0;
+}
+
 static int set_mode(struct migrate_options *o, const char *option, const char *name,
 		    const char *value, struct error *err)
 {
@@ -140,6 +152,15 @@ static int set_verify(void *opaque, const char *value, struct error *err)
 	return set_true(opaque, "x-verify");
 }
 
+static int set_capability(struct control_client *client, const char *name, bool state,
+			  struct error *err)
+{
+	return control_execute(client, "migrate-set-capabilities",
+			       json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", name,
+					 "state", (int)state),
+			       NULL, err);
+}
+
 static int migrate(const struct migrate_options *o, const char *uri, json_t **info,
 		   struct error *err)
 {
@@ -152,10 +173,10 @@ static int migrate(const struct migrate_options *o, const char *uri, json_t **in
 		ret = control_execute(client, "migrate-set-parameters", json_incref(o->parameters),
 				      NULL, err);
 	if (ret == 0 && o->channels)
-		ret = control_execute(client, "migrate-set-capabilities",
-				      json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability",
-						"multifd", "state", (int)(o->channels > 1)),
-				      NULL, err);
+		ret = set_capability(client, "multifd", o->channels > 1, err);
+	if (ret == 0 && o->converge)
+		ret = set_capability(client, "auto-converge", strcmp(o->converge, "auto") == 0,
+				     err);
 	if (ret == 0)
 		ret = watch_migration(client, uri, o->mirror,
 				      !o->no_progress && isatty(STDERR_FILENO), info, err);
@@ -200,6 +221,8 @@ static int main_migrate(int argc, char **argv)
 		  "send RAM compressed; auto: only where that is faster (off)", set_compress, &o },
 		{ "compress-level", "N", "of zstd, 1 to 19 (1)", set_compress_level, &o },
 		{ "timeout", "S", "of the whole migration", set_timeout, &o },
+		{ "converge", "auto|off", "slow down a guest that is too fast for the link (off)",
+		  set_converge, &o },
 		{ "on-timeout", "cancel|force", "give up then, or stop the guest and finish",
 		  set_on_timeout, &o },
 		{ "mirror-disks", NULL, "copy the disks, too, to those that the destination has",

@@ -125,6 +125,10 @@ static json_t *own_info(const struct migration *m)
 	put(info, "iovecs-sent", s->iovecs_sent);
 	put(info, "syscalls", s->syscalls);
 	put(info, "send-ns", s->send_ns);
+	put(info, "log-ns", s->log_ns);
+	if (!m->incoming)
+		json_object_set_new(info, "dirty-log",
+				    json_string(m->vm->ring_entries ? "ring" : "bitmap"));
 	put(info, "bandwidth", s->bandwidth);
 	put(info, "total-ns", elapsed_ns(m));
 	/* When vCPUs were let go last, on CLOCK_MONOTONIC. */

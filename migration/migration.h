@@ -77,6 +77,7 @@ struct migration_stats {
 	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;
 	_Atomic uint64_t send_ns; /* time spent sending RAM */
 	_Atomic uint64_t backlog; /* bytes that came for the guest while it was stopped */
+	_Atomic uint64_t log_ns;  /* … and fetching the dirty log */
 	/* These go up and down. */
 	_Atomic uint64_t remaining; /* bytes of RAM known to be still to send */
 	_Atomic uint64_t disk_remaining;

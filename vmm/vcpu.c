@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "vmm/arch.h"
+#include "vmm/dirty-ring.h"
 #include "vmm/vm.h"
 
 static void on_kick(int sig)
@@ -116,6 +117,8 @@ static bool run_once(struct vcpu *vcpu)
 	trace(vcpu);
 	if (vcpu->run->exit_reason == KVM_EXIT_MMIO)
 		handle_mmio(vcpu);
+	else if (vcpu->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL && vcpu->ring)
+		return dirty_ring_full(vcpu) == 0 || crash(vcpu);
 	else if (arch_vcpu_exit(vcpu) != 0)
 		return crash(vcpu);
 	if (vcpu->vm->requests)
@@ -181,6 +184,8 @@ int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct err
 	}
 	if (vcpu->run == MAP_FAILED)
 		ret = error_set(err, -errno, "realize", name, "", "a vCPU from KVM", "%m");
+	else if ((ret = dirty_ring_map(vcpu)) < 0)
+		error_set(err, ret, "realize", name, "", "its dirty ring", "%s", strerror(-ret));
 	else if ((ret = start_thread(vcpu)) < 0)
 		error_set(err, ret, "realize", name, "", "a thread", "%s", strerror(-ret));
 	if (ret < 0) {
@@ -205,6 +210,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 	}
 	if (vcpu->run != MAP_FAILED)
 		munmap(vcpu->run, vcpu->run_size);
+	dirty_ring_unmap(vcpu);
 	vcpu_faults_close(vcpu);
 	if (vcpu->fd >= 0)
 		close(vcpu->fd);
@@ -252,6 +258,7 @@ const char *vcpu_exit_name(uint32_t reason)
 		[KVM_EXIT_INTR] = "intr",
 		[KVM_EXIT_INTERNAL_ERROR] = "internal error",
 		[KVM_EXIT_SYSTEM_EVENT] = "system event",
+		[KVM_EXIT_DIRTY_RING_FULL] = "dirty ring full",
 	};
 
 	if (reason < sizeof(names) / sizeof(names[0]) && names[reason])

@@ -58,6 +58,11 @@ struct vcpu {
 	uint64_t throttle_paid_ns;     /* of the thread's CPU time; the thread's after start */
 	_Atomic uint64_t throttled_ns; /* slept so far */
 
+	/* dirty-ring.c; NULL without. By who holds vm->ring_lock. */
+	struct kvm_dirty_gfn *ring;
+	uint32_t ring_next;
+	_Atomic uint64_t ring_pages; /* read from it so far */
+
 	/* While the dirty log runs; by who reads it (dirty.c). */
 	int stats_fd; /* vcpu-faults.c, -1: none */
 	int64_t faults_at[VCPU_FAULT_STATS];

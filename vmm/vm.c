@@ -296,6 +296,7 @@ int vm_create(struct vm **out, struct error *err)
 	vm->kvm_fd = vm->fd = vm->signal_fd = vm->leash_fd = -1;
 	vm->memory.fd = -1;
 	vm->state = VM_PRELAUNCH;
+	pthread_mutex_init(&vm->ring_lock, NULL);
 	vm->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (vm->request_fd < 0) {
 		ret = error_set(err, -errno, "start", "machine", "", "an eventfd", "%m");
@@ -335,5 +336,6 @@ void vm_destroy(struct vm *vm)
 	if (vm->loop)
 		loop_destroy(vm->loop);
 	close(vm->request_fd);
+	pthread_mutex_destroy(&vm->ring_lock);
 	free(vm);
 }
