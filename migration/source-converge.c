@@ -56,6 +56,8 @@ static void throttle(struct source *s, const double *dirtied)
 		share[i] = s->vcpus[i].share;
 		others -= dirtied[i];
 	}
+	if (!n)
+		return;
 	converge_shares(s->converge.factor, dirtied, MAX(others, 0), share, n);
 	for (unsigned int i = 0; i < n; i++) {
 		unsigned int slept = (unsigned int)((1 - share[i]) * FULL + 0.5);

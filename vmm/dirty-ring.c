@@ -21,8 +21,8 @@
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
-/* Entries of a ring; 16 bytes each, so 256 KiB a vCPU, and 64 MiB written to before it is full. */
-#define ENTRIES 16384U
+/* Entries of a ring; 16 bytes each, so 64 KiB a vCPU, and 16 MiB written to before it is full. */
+#define ENTRIES 4096U
 /* From where on `auto` takes the ring; why: tests/bench/README.md, "Dirty log". */
 #define AUTO_BYTES (64ULL << 30)
 

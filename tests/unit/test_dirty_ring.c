@@ -116,7 +116,7 @@ struct race {
 	struct memory mem;
 };
 
-#define PAGES 100000U
+#define PAGES 20000U
 
 /* KVM and KVM_RESET_DIRTY_RINGS: an entry that was given back is used again. */
 static void *fill(void *opaque)
