@@ -126,6 +126,8 @@ static json_t *own_info(const struct migration *m)
 	put(info, "syscalls", s->syscalls);
 	put(info, "send-ns", s->send_ns);
 	put(info, "log-ns", s->log_ns);
+	if (!m->incoming && m->vm->ring_entries)
+		put(info, "dirty-ring-full", m->vm->ring_full);
 	if (!m->incoming)
 		json_object_set_new(info, "dirty-log",
 				    json_string(m->vm->ring_entries ? "ring" : "bitmap"));

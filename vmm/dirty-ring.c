@@ -128,6 +128,7 @@ int dirty_ring_full(struct vcpu *vcpu)
 {
 	int ret;
 
+	vcpu->vm->ring_full++;
 	pthread_mutex_lock(&vcpu->vm->ring_lock);
 	ret = dirty_ring_collect(vcpu->vm, NULL);
 	pthread_mutex_unlock(&vcpu->vm->ring_lock);

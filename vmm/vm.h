@@ -90,6 +90,7 @@ struct vm {
 	enum dirty_tracking dirty_tracking; /* --dirty */
 	uint32_t ring_entries;		    /* of each vCPU's dirty ring; 0: a bitmap instead */
 	pthread_mutex_t ring_lock;	    /* dirty-ring.h; a leaf */
+	_Atomic uint64_t ring_full;	    /* how often a vCPU had to stop for a full ring */
 	bool manual_protect;		    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
 	bool dirty_logging;
 

@@ -13,10 +13,10 @@ from checks import arrived, at_home, dirty, end, held, make_disk, start, verify
 MIB = 1 << 20
 
 
-def move(source, log, *options):
+def move(source, log, **parameters):
     """Move to a destination that logs by @log; x-verify compares all RAM."""
-    destination = t.receive(None, "--dirty", log, *options)
-    start(source, destination.uri, max_bandwidth=16 * MIB, x_verify=True)
+    destination = t.receive(None, "--dirty", log)
+    start(source, destination.uri, max_bandwidth=16 * MIB, x_verify=True, **parameters)
     report = end(source)
     t.same((report["status"], report.get("error-desc")), ("completed", None), "the migration")
     t.same(source.wait(), 0, "exit status of the source")
@@ -37,8 +37,9 @@ def to_and_fro_between_hosts_with_ring_and_bitmap():
 def a_ring_that_gets_full():
     # 20 MiB are 5120 pages, the ring has 4096 entries, and the first round lasts longer than writing these.
     machine = dirty("fill=12 ws=20 rate=0", "--dirty", "ring", "--cpus", "2", memory="48")
-    machine, report = move(machine, "ring")
+    machine, report = move(machine, "ring", downtime_limit=10000)
     t.check(report["ram"]["normal"] > 32 * 256, "nothing was sent twice: %r" % report["ram"])
+    t.check(report["x-ferry"]["dirty-ring-full"] > 0, "it was never full")
 
 
 @t.test
@@ -76,7 +77,7 @@ def writes_of_devices_are_seen_beside_the_ring():
 def what_vcpus_write_is_told_by_the_ring():
     source = dirty("fill=1 ws=2 rate=0 compute=1", "--dirty", "ring", "--cpus", "2")
     destination = t.receive()
-    start(source, destination.uri, max_bandwidth=3 * MIB, downtime_limit=0)
+    start(source, destination.uri, max_bandwidth=3 * MIB, downtime_limit=20)
     source.qmp.event("MIGRATION_PASS", match=lambda d: d["pass"] >= 4)
     info = source.qmp.run("query-migrate")
     vcpus = info["x-ferry"]["vcpus"]
