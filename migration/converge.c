@@ -7,6 +7,7 @@
 #define MS_NS	     1000000ULL
 #define WORTHLESS_NS MS_NS	 /* a round that can save less than this is not worth it */
 #define FEW_BYTES    (256 << 12) /* that need no estimate of the bandwidth */
+#define NOISE_BYTES  (4 << 12)	 /* that any vCPU writes, also one that only computes */
 
 /* What a round leaves, of what it began with: as in a geometric series, a half means that all
  * rounds to come together send as much as there is now. */
@@ -96,7 +97,7 @@ enum converge_step converge_next(struct converge *c, const struct converge_figur
 
 	if (time_to_switch(c, f))
 		return CONVERGE_SWITCH;
-	if (!f->automatic || held_up(c, f))
+	if (!f->automatic || held_up(c, f) || f->left <= NOISE_BYTES)
 		return CONVERGE_GO_ON;
 	want = goal(f);
 	c->behind = ratio > want * BAND_HIGH ? c->behind + 1 : 0;
@@ -105,6 +106,10 @@ enum converge_step converge_next(struct converge *c, const struct converge_figur
 	if (time_for_postcopy(c, f))
 		return CONVERGE_POSTCOPY;
 	if (ratio <= want * BAND_HIGH && ratio >= want * BAND_LOW)
+		return CONVERGE_GO_ON;
+	/* In a round as short as a vCPU sleeps it may have written nothing just for that. */
+	c->rise = (double)f->round_ns > (double)f->slice_ns / f->share;
+	if (ratio < want && !c->rise)
 		return CONVERGE_GO_ON;
 	c->throttled = true;
 	c->factor = ratio > 0 ? want / ratio : FACTOR_MAX;
@@ -135,7 +140,7 @@ static double fair_level(const double *wanted, unsigned int n, double allowed)
 	return level;
 }
 
-void converge_shares(double factor, const double *dirtied, double others, double *share,
+void converge_shares(double factor, bool rise, const double *dirtied, double others, double *share,
 		     unsigned int n)
 {
 	double wanted[CONVERGE_VCPUS_MAX], sum = others, level;
@@ -148,7 +153,7 @@ void converge_shares(double factor, const double *dirtied, double others, double
 	for (unsigned int i = 0; i < n; i++) {
 		double to = wanted[i] > level ? level / wanted[i] : 1;
 
-		to = MIN(to, share[i] * SHARE_RISE);
+		to = MIN(to, rise ? share[i] * SHARE_RISE : share[i]);
 		share[i] = MAX(SHARE_MIN, MAX(to, share[i] * FACTOR_MIN));
 	}
 }

@@ -25,6 +25,7 @@ struct converge_figures {
 	uint64_t left_ns;		 /* time that sending these takes; UINT64_MAX: not known */
 	double bandwidth;		 /* bytes a second while sending, 0: not known */
 	double share;			 /* of full speed, of the vCPU that is slowed most */
+	uint64_t slice_ns;		 /* for how long such a vCPU runs before it sleeps */
 	bool automatic;			 /* may throttle */
 	bool can_postcopy;
 };
@@ -40,8 +41,10 @@ struct converge {
 	bool throttled;
 	bool fitted, missed; /* the rest was within the limit once; and was not later on */
 
-	/* With CONVERGE_THROTTLE: by what to multiply the rate at which the guest dirties pages. */
+	/* With CONVERGE_THROTTLE: by what to multiply the rate at which the guest dirties pages,
+	 * and whether the round was long enough to tell that a vCPU may run faster. */
 	double factor;
+	bool rise;
 };
 
 /* Decide; *c is all zero before the first round. */
@@ -50,10 +53,10 @@ enum converge_step converge_next(struct converge *c, const struct converge_figur
 /*
  * How fast each of @n vCPUs may run (1: full speed) that the pages dirtied in the last round become
  * @factor as many. share[i] was its speed meanwhile and becomes the new one; dirtied[i] is what it
- * has written, @others what nobody can be named for. Who dirties less than his part of what is
- * allowed is not slowed; all others get the same part.
+ * has written, @others what nobody can be named for. Without @rise nobody gets faster. Who dirties
+ * less than his part of what is allowed is not slowed; all others get the same part.
  */
-void converge_shares(double factor, const double *dirtied, double others, double *share,
+void converge_shares(double factor, bool rise, const double *dirtied, double others, double *share,
 		     unsigned int n);
 
 #endif

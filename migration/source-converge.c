@@ -58,7 +58,7 @@ static void throttle(struct source *s, const double *dirtied)
 	}
 	if (!n)
 		return;
-	converge_shares(s->converge.factor, dirtied, MAX(others, 0), share, n);
+	converge_shares(s->converge.factor, s->converge.rise, dirtied, MAX(others, 0), share, n);
 	for (unsigned int i = 0; i < n; i++) {
 		unsigned int slept = (unsigned int)((1 - share[i]) * FULL + 0.5);
 
@@ -94,6 +94,7 @@ enum converge_step source_decide(struct source *s, uint64_t before)
 		.left_ns = block_save_total_ns(&s->block, s->ram),
 		.bandwidth = (double)stats->bandwidth,
 		.automatic = params->auto_converge,
+		.slice_ns = VCPU_SLICE_NS,
 		.can_postcopy = postcopy_possible(s),
 	};
 	enum converge_step step;

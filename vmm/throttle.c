@@ -15,8 +15,7 @@
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
-/* Processor time between two sleeps. The kernel looks at its ticks only, which are 1 to 10 ms. */
-#define SLICE_NS     4000000L
+/* The kernel looks at these timers with its ticks only, which are 1 to 10 ms apart. */
 #define SLICE_MAX_NS 20000000UL /* no more is charged at a time */
 #define SECOND_NS    1000000000UL
 
@@ -37,7 +36,7 @@ static uint64_t cpu_time(const struct vcpu *vcpu)
 
 static int start_timer(struct vcpu *vcpu)
 {
-	const struct itimerspec slice = { { 0, SLICE_NS }, { 0, SLICE_NS } };
+	const struct itimerspec slice = { { 0, VCPU_SLICE_NS }, { 0, VCPU_SLICE_NS } };
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL };
 	clockid_t clock;
 	int ret = -pthread_getcpuclockid(vcpu->thread, &clock);

@@ -90,6 +90,7 @@ void vcpu_unpark(struct vcpu *vcpu);
  * no timer for it. Any thread but its own, one at a time.
  */
 #define VCPU_THROTTLE_MAX 990U
+#define VCPU_SLICE_NS	  4000000L /* of processor time between two sleeps */
 int vcpu_throttle(struct vcpu *vcpu, unsigned int permille);
 /* Sleep for what it has run, unless it shall park. Its own thread, after a kick. */
 void vcpu_throttle_pay(struct vcpu *vcpu);

@@ -72,6 +72,7 @@ static void run(struct trace *t, unsigned int max)
 						    .left_ns = (uint64_t)(left / seen * 1e9),
 						    .bandwidth = seen,
 						    .share = t->share,
+						    .slice_ns = 4000000,
 						    .automatic = t->automatic,
 						    .can_postcopy = t->postcopy,
 					    });
@@ -80,7 +81,7 @@ static void run(struct trace *t, unsigned int max)
 			return;
 		if (t->step == CONVERGE_THROTTLE) {
 			one = t->share;
-			converge_shares(c.factor, &dirtied, 0, &one, 1);
+			converge_shares(c.factor, c.rise, &dirtied, 0, &one, 1);
 			t->share = one;
 		}
 		t->least = t->share < t->least ? t->share : t->least;
@@ -263,7 +264,7 @@ static void who_dirties_little_keeps_its_speed(void **state)
 
 	(void)state;
 	/* 755 of 1510 pages: 10 are below anybody's part, the other two get 372.5 each. */
-	converge_shares(0.5, dirtied, 0, share, 4);
+	converge_shares(0.5, true, dirtied, 0, share, 4);
 	CLOSE(share[0], 0.3725);
 	CLOSE(share[1], 1);
 	CLOSE(share[2], 1);
@@ -277,7 +278,7 @@ static void shares_rise_again(void **state)
 	double share[] = { 0.1, 0.8 };
 
 	(void)state;
-	converge_shares(1.5, dirtied, 0, share, 2);
+	converge_shares(1.5, true, dirtied, 0, share, 2);
 	/* 300 pages; 1000 and 125 at full speed: the second gets all it wants, the first 175. */
 	CLOSE(share[0], 0.175);
 	CLOSE(share[1], 1);
@@ -290,12 +291,46 @@ static void nobody_is_stopped(void **state)
 
 	(void)state;
 	for (int i = 0; i < 20; i++)
-		converge_shares(0.25, dirtied, 0, share, 1);
+		converge_shares(0.25, true, dirtied, 0, share, 1);
 	CLOSE(share[0], 0.01);
 	/* One that has slept all through a round comes back in steps. */
 	before = share[0];
-	converge_shares(1.5, nothing, 0, share, 1);
+	converge_shares(1.5, true, nothing, 0, share, 1);
 	CLOSE(share[0], before * 2);
+}
+
+/* A round in which a vCPU only slept says nothing about it. */
+static void a_short_round_lets_nobody_go(void **state)
+{
+	const double dirtied[] = { 0, 100, 0 };
+	double share[] = { 0.02, 0.5, 1 };
+
+	(void)state;
+	converge_shares(0.5, false, dirtied, 0, share, 3);
+	CLOSE(share[0], 0.02);
+	CLOSE(share[1], 0.25);
+	CLOSE(share[2], 1);
+	/* In a longer one it does. */
+	converge_shares(0.5, true, dirtied, 0, share, 3);
+	CLOSE(share[0], 0.04);
+}
+
+/* A page or two that every vCPU writes are no reason to slow down one that computes. */
+static void next_to_nothing_is_no_reason(void **state)
+{
+	struct converge c = { 0 };
+	struct converge_figures f = { .before = 8192,
+				      .left = 8192,
+				      .left_ns = 1000000,
+				      .round_ns = 3000000,
+				      .bandwidth = 100 * MIB,
+				      .share = 1,
+				      .slice_ns = 4000000,
+				      .automatic = true };
+
+	(void)state;
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(converge_next(&c, &f), CONVERGE_GO_ON);
 }
 
 /* Where nobody knows who it was, all are slowed alike. */
@@ -305,7 +340,7 @@ static void without_counts_all_are_equal(void **state)
 	double share[] = { 1, 1, 1 };
 
 	(void)state;
-	converge_shares(0.5, dirtied, 3000, share, 3);
+	converge_shares(0.5, true, dirtied, 3000, share, 3);
 	for (int i = 0; i < 3; i++)
 		CLOSE(share[i], 0.5);
 }
@@ -328,6 +363,8 @@ int main(void)
 		cmocka_unit_test(shares_rise_again),
 		cmocka_unit_test(nobody_is_stopped),
 		cmocka_unit_test(without_counts_all_are_equal),
+		cmocka_unit_test(a_short_round_lets_nobody_go),
+		cmocka_unit_test(next_to_nothing_is_no_reason),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
