@@ -29,8 +29,6 @@ int dirty_log_start(struct vm *vm, struct error *err)
 			return ret;
 		}
 	}
-	for (unsigned int i = 0; i < vm->n_vcpus && !vm->ring_entries; i++)
-		vcpu_faults_open(vm->vcpus[i]);
 	vm->dirty_logging = true;
 	return 0;
 }
@@ -41,8 +39,6 @@ void dirty_log_stop(struct vm *vm)
 		return;
 	if (vm->fd >= 0)
 		kvm_set_slots(vm, false, NULL);
-	for (unsigned int i = 0; i < vm->n_vcpus; i++)
-		vcpu_faults_close(vm->vcpus[i]);
 	vm->dirty_logging = false;
 }
 

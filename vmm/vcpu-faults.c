@@ -34,17 +34,15 @@ static void find(struct vcpu *vcpu, const struct kvm_stats_header *h, const char
 	}
 }
 
-bool vcpu_faults_open(struct vcpu *vcpu)
+void vcpu_faults_open(struct vcpu *vcpu)
 {
 	struct kvm_stats_header h;
 	size_t each, size;
 	char *block;
 
-	for (unsigned int k = 0; k < VCPU_FAULT_STATS; k++)
-		vcpu->faults_at[k] = 0;
 	vcpu->stats_fd = ioctl(vcpu->fd, KVM_GET_STATS_FD, NULL);
 	if (vcpu->stats_fd < 0)
-		return false;
+		return;
 	if (pread(vcpu->stats_fd, &h, sizeof(h), 0) == sizeof(h) && h.num_desc <= DESCRIPTORS_MAX &&
 	    h.name_size <= NAME_MAX_BYTES) {
 		each = sizeof(struct kvm_stats_desc) + h.name_size;
@@ -54,10 +52,8 @@ bool vcpu_faults_open(struct vcpu *vcpu)
 			find(vcpu, &h, block, each);
 		free(block);
 	}
-	if (vcpu->faults_at[0] || vcpu->faults_at[1])
-		return true;
-	vcpu_faults_close(vcpu);
-	return false;
+	if (!vcpu->faults_at[0] && !vcpu->faults_at[1])
+		vcpu_faults_close(vcpu);
 }
 
 uint64_t vcpu_faults(const struct vcpu *vcpu)

@@ -193,6 +193,8 @@ int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct err
 		return ret;
 	}
 	vcpu_wait_parked(vcpu);
+	if (!vm->ring_entries)
+		vcpu_faults_open(vcpu);
 	*out = vcpu;
 	return 0;
 }

@@ -63,8 +63,8 @@ struct vcpu {
 	uint32_t ring_next;
 	_Atomic uint64_t ring_pages; /* read from it so far */
 
-	/* While the dirty log runs; by who reads it (dirty.c). */
-	int stats_fd; /* vcpu-faults.c, -1: none */
+	/* vcpu-faults.c */
+	int stats_fd; /* -1: none */
 	int64_t faults_at[VCPU_FAULT_STATS];
 	_Atomic uint64_t dirty_rate; /* pages a second, as a migration has seen it; else 0 */
 
@@ -95,9 +95,9 @@ int vcpu_throttle(struct vcpu *vcpu, unsigned int permille);
 /* Sleep for what it has run, unless it shall park. Its own thread, after a kick. */
 void vcpu_throttle_pay(struct vcpu *vcpu);
 
-/* KVM's count of page faults that it mended for this vCPU. open: false when there is none. One
- * thread at a time. */
-bool vcpu_faults_open(struct vcpu *vcpu);
+/* KVM's count of page faults that it mended for this vCPU, 0 when there is none. Opened before it
+ * runs for the first time; read by one thread at a time. */
+void vcpu_faults_open(struct vcpu *vcpu);
 uint64_t vcpu_faults(const struct vcpu *vcpu);
 void vcpu_faults_close(struct vcpu *vcpu);
 
