@@ -132,7 +132,8 @@ def a_cancel_lets_it_go_at_once():
     again, _ = measure(source, 1)
     print("# %.1f MiB/s, slowed %.1f, after the cancel %.1f; it took %.0f ms" % (free, slow, again, took * 1000), flush=True)
     t.check(slow < free * 0.5, "slowed it still wrote %.1f of %.1f MiB/s" % (slow, free))
-    t.check(again > slow * 1.7 and again > free * 0.4, "after the cancel it wrote %.1f MiB/s, %.1f before and %.1f when slowed"
+    # What it wrote before is a burst at times, on a host that others use, too.
+    t.check(again > slow * 2 and again > free * 0.2, "after the cancel it wrote %.1f MiB/s, %.1f before and %.1f when slowed"
             % (again, free, slow))
     t.check("cpu-throttle-percentage" not in source.qmp.run("query-migrate"), "it is still said to be slowed")
     at_home(source, before)
