@@ -340,6 +340,11 @@ void disk_reap(struct disk *disk)
 		finish(disk, cqe);
 }
 
+bool disk_ready(const struct disk *disk)
+{
+	return disk->async && io_uring_cq_ready(&disk->ring);
+}
+
 static int64_t ms_now(void)
 {
 	struct timespec ts;

@@ -77,6 +77,8 @@ void disk_submit(struct disk *disk);
 /* Readable when disk_reap() has something to do; -1 when never. */
 int disk_event_fd(const struct disk *disk);
 void disk_reap(struct disk *disk);
+/* Whether it has, without a system call. */
+bool disk_ready(const struct disk *disk);
 /* Wait for all requests: 0, or -ETIMEDOUT with some of them still in flight. */
 int disk_drain(struct disk *disk);
 

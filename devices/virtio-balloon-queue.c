@@ -88,6 +88,9 @@ void balloon_ask_stats(struct balloon *b)
 		return;
 	virtq_push(&b->vd, BALLOON_STATS, &b->chain, 0);
 	virtq_flush(&b->vd, BALLOON_STATS);
+	/* That empties the queue, which nobody would notice: ask for a kick for the new numbers. */
+	if (virtq_waiting(&b->vd, BALLOON_STATS))
+		virtq_kick(&b->vd, BALLOON_STATS);
 }
 
 /* ---- Free pages ---- */

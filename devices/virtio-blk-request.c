@@ -148,6 +148,13 @@ static void handle(struct blk_request *r)
 	}
 }
 
+static void take_answers(struct virtio_blk *blk)
+{
+	disk_reap(&blk->disk);
+	virtq_flush(&blk->vd, 0);
+	blk->waiting = blk->disk.in_flight > 0;
+}
+
 void blk_handle_queue(struct virtio_device *vd, unsigned int q)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)vd;
@@ -163,8 +170,23 @@ void blk_handle_queue(struct virtio_device *vd, unsigned int q)
 		handle(r);
 	}
 	disk_submit(&blk->disk);
-	disk_reap(&blk->disk); /* what the host had at hand is done already */
-	virtq_flush(vd, q);
+	take_answers(blk); /* what the host had at hand is done already */
+}
+
+/* Without the lock there is no telling whether there are answers: a vCPU may be about to take them.
+ */
+bool blk_poll(struct virtio_device *vd)
+{
+	struct virtio_blk *blk = (struct virtio_blk *)vd;
+	bool found;
+
+	if (!blk->waiting || pthread_mutex_trylock(&vd->dev.lock))
+		return false;
+	found = disk_ready(&blk->disk);
+	if (found)
+		take_answers(blk);
+	pthread_mutex_unlock(&vd->dev.lock);
+	return found;
 }
 
 void blk_on_disk(void *opaque, uint32_t events)
@@ -173,7 +195,6 @@ void blk_on_disk(void *opaque, uint32_t events)
 
 	(void)events;
 	pthread_mutex_lock(&blk->vd.dev.lock);
-	disk_reap(&blk->disk);
-	virtq_flush(&blk->vd, 0);
+	take_answers(blk);
 	pthread_mutex_unlock(&blk->vd.dev.lock);
 }

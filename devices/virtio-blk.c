@@ -83,6 +83,7 @@ static const struct virtio_ops blk_ops = {
 	.read_config = blk_read_config,
 	.write_config = blk_write_config,
 	.handle_queue = blk_handle_queue,
+	.poll = blk_poll,
 	.drain = blk_drain,
 	.reset = blk_reset,
 };

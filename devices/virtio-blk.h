@@ -34,6 +34,7 @@ struct virtio_blk {
 	struct blk_request *requests; /* as many as the queue has entries */
 	uint16_t *free;		      /* stack of the indices of those not in use */
 	unsigned int n_requests, n_free;
+	bool waiting; /* for the host; loop thread */
 
 	/* Mirroring: blocks written to, NULL when nobody wants to know (the pointer under
 	 * dev->lock); and what the copy is written to, -1 when there is none. */
@@ -41,8 +42,9 @@ struct virtio_blk {
 	int mirror_fd;
 };
 
-/* Start what the driver has queued: handle_queue of struct virtio_ops. */
+/* Start what the driver has queued, and look for answers: of struct virtio_ops. */
 void blk_handle_queue(struct virtio_device *vd, unsigned int q);
+bool blk_poll(struct virtio_device *vd);
 /* Answer what the host has done. Loop thread; @opaque is the struct virtio_blk. */
 void blk_on_disk(void *opaque, uint32_t events);
 

@@ -176,6 +176,7 @@ int virtio_mmio_realize(struct virtio_device *vd, const struct virtio_ops *ops, 
 	vd->features |= ops->features | TRANSPORT_FEATURES;
 	vd->irq = -1;
 	vd->quiesced = true;
+	virtio_poll_init(vd);
 	for (unsigned int q = 0; q < VIRTIO_MAX_QUEUES; q++)
 		vd->queue[q].kick = -1;
 	rc = device_node_reg(fdt, node, &vd->base, &size, &pio, err);
@@ -199,6 +200,7 @@ void virtio_mmio_unrealize(struct virtio_device *vd)
 {
 	if (!vd->ops)
 		return;
+	virtio_poll_end(vd);
 	virtio_mmio_drain(vd);
 	device_release_ranges(&vd->dev);
 	for (unsigned int q = 0; q < VIRTIO_MAX_QUEUES; q++) {
@@ -234,6 +236,7 @@ void virtio_mmio_quiesce(struct device *dev)
 	struct virtio_device *vd = to_virtio(dev);
 
 	pthread_mutex_lock(&dev->lock);
+	virtio_poll_end(vd);
 	vd->quiesced = true;
 	virtio_mmio_drain(vd);
 	pthread_mutex_unlock(&dev->lock);

@@ -99,12 +99,12 @@ static void collect_all(struct virtio_net *net)
 	if (b->len)
 		memcpy(b->data, old.data + old.at, b->len);
 	free(old.data);
-	for (unsigned int i = 0; i <= net->state.more_pairs; i++)
+	for (unsigned int i = 0; i <= net->state.more_pairs; i++) {
 		collect(net, i);
+		net->pair[i].readable = true; /* there may be more than there was room for */
+	}
 	if (!b->len)
 		net_backlog_free(net);
-	/* To be given to a guest that goes on here, its buffers must be looked at anew. */
-	net->pair[0].receiving = false;
 }
 
 const void *net_backlog(struct device *dev, size_t *len)

@@ -15,6 +15,10 @@
 
 /* Frames that are handled before others on the loop have their turn. */
 #define BURST 64
+/* Frames that the guest is told of at a time: it works on those while others come or go. */
+#define SHOWN 8
+/* Frames wait at most so long for a driver that gives back just a few buffers, ns. */
+#define BUFFERS_NS 1000000
 
 /* Longest frame without segmentation offload and MTU: 1500 bytes and a header with a VLAN tag. */
 #define PLAIN_FRAME 1518U
@@ -24,21 +28,16 @@ static bool in_use(const struct virtio_net *net, unsigned int pair)
 	return pair <= net->state.more_pairs && !net->gone && virtio_live(&net->vd);
 }
 
-/* Watch for what is waited for. With @again, also for what was there before. Loop thread. */
-static void arm(struct virtio_net *net, unsigned int pair, bool again)
+/* Watch for what is waited for; what was there before is told of anew when that changes. Loop
+ * thread. */
+static void arm(struct virtio_net *net, unsigned int pair)
 {
 	struct net_pair *p = &net->pair[pair];
-	/* What is here already needs no waiting: the backend can be written to now, or soon. */
-	uint32_t here = pair == 0 && net_has_backlog(net) ? EPOLLOUT : 0U;
-	uint32_t events = (p->receiving ? EPOLLIN | here : 0U) | (p->blocked ? EPOLLOUT : 0U);
+	uint32_t events = (in_use(net, pair) ? EPOLLIN : 0U) | (p->blocked ? EPOLLOUT : 0U);
 
-	if (!p->watch)
-		return;
-	if (again || !events)
-		loop_fd_events(p->watch, 0);
 	/* Edges: what is half there, or not wanted now, must not keep the loop busy. */
-	if (events)
-		loop_fd_events(p->watch, events | EPOLLET);
+	if (p->watch)
+		loop_fd_events(p->watch, events ? events | EPOLLET : 0);
 }
 
 static void lose_link(struct virtio_net *net)
@@ -47,7 +46,7 @@ static void lose_link(struct virtio_net *net)
 		return;
 	net->gone = true;
 	for (unsigned int i = 0; i < net->backend.pairs; i++)
-		net->pair[i].receiving = net->pair[i].blocked = false;
+		net->pair[i].readable = net->pair[i].blocked = false;
 	fprintf(stderr, "ferry: %s: the network has gone away\n", net->vd.dev.name);
 	virtio_config_changed(&net->vd);
 }
@@ -189,6 +188,11 @@ static void dirty(struct virtio_net *net, size_t len)
 	}
 }
 
+static bool may_receive(const struct virtio_net *net, unsigned int pair)
+{
+	return net->pair[pair].readable || (pair == 0 && net_has_backlog(net));
+}
+
 static ssize_t next_frame(struct virtio_net *net, unsigned int pair, const struct iovec *iov,
 			  unsigned int n, size_t len)
 {
@@ -207,7 +211,6 @@ static bool receive(struct virtio_net *net, unsigned int pair)
 	ssize_t len;
 
 	room = gather(net, 2 * pair, wanted(net), &n);
-	net->pair[pair].receiving = room > 0;
 	if (room == 0)
 		return false;
 	n = skip(&iov, n, hdr);
@@ -215,8 +218,10 @@ static bool receive(struct virtio_net *net, unsigned int pair)
 	len = next_frame(net, pair, iov, n + 1, room - hdr + 1);
 	if (len == 0)
 		lose_link(net);
-	if (len <= 0)
+	if (len <= 0) {
+		net->pair[pair].readable = false;
 		return false;
+	}
 	len += (ssize_t)hdr;
 	if ((size_t)len <= room && (size_t)len >= min && for_guest(net))
 		push_frame(net, 2 * pair, (size_t)len);
@@ -225,28 +230,53 @@ static bool receive(struct virtio_net *net, unsigned int pair)
 	return true;
 }
 
-static void receive_all(struct virtio_net *net, unsigned int pair)
+/* The driver may give back just a few, for which it does not kick. */
+static void wait_for_buffers(struct net_pair *p)
 {
-	unsigned int n = 0;
+	if (p->timed || p->net->vd.quiesced)
+		return;
+	loop_timer_set(p->timer, BUFFERS_NS);
+	p->timed = true;
+	p->received = false;
+}
 
+static void receive_all(struct virtio_net *net, unsigned int pair, bool patient)
+{
+	struct net_pair *p = &net->pair[pair];
+	unsigned int q = 2 * pair, n = 0;
+
+	virtq_lazy(&net->vd, q, patient);
 	net->rx_first = net->rx_last = 0;
-	while (in_use(net, pair) && n < BURST && receive(net, pair))
-		n++;
+	while (in_use(net, pair) && may_receive(net, pair) && n < BURST && receive(net, pair))
+		if (++n % SHOWN == 0)
+			virtq_flush(&net->vd, q);
 	while (net->rx_last != net->rx_first)
-		virtq_unpop(&net->vd, 2 * pair, &net->rx[--net->rx_last % NET_RX_CHAINS]);
-	virtq_flush(&net->vd, 2 * pair);
-	if (!in_use(net, pair))
-		net->pair[pair].receiving = false;
-	arm(net, pair, n == BURST);
+		virtq_unpop(&net->vd, q, &net->rx[--net->rx_last % NET_RX_CHAINS]);
+	virtq_flush(&net->vd, q);
+	p->received = p->received || n;
+	if (n == BURST)
+		virtq_kick(&net->vd, q);
+	else if (may_receive(net, pair) && in_use(net, pair) && virtq_lazy(&net->vd, q, patient))
+		wait_for_buffers(p);
+	arm(net, pair);
 }
 
 void net_receive_kicked(struct virtio_net *net, unsigned int pair)
 {
-	/* Not here: a kick may only pop so many chains, and the largest frame takes dozens. */
-	if (!in_use(net, pair) || net->pair[pair].receiving)
-		return;
-	net->pair[pair].receiving = true;
-	arm(net, pair, true);
+	/* Not counted by chains, of which the largest frame takes dozens, but by frames. */
+	virtq_unlimited(&net->vd, 2 * pair);
+	receive_all(net, pair, true);
+}
+
+void net_on_buffers(void *opaque)
+{
+	struct net_pair *p = opaque;
+	struct virtio_net *net = p->net;
+
+	pthread_mutex_lock(&net->vd.dev.lock);
+	p->timed = false;
+	receive_all(net, (unsigned int)(p - net->pair), p->received);
+	pthread_mutex_unlock(&net->vd.dev.lock);
 }
 
 /* Transmitting */
@@ -274,7 +304,7 @@ static bool transmit(struct virtio_net *net, unsigned int pair, struct virtq_cha
 void net_transmit(struct virtio_net *net, unsigned int pair)
 {
 	struct virtq_chain *chain = &net->chain;
-	unsigned int q = 2 * pair + 1;
+	unsigned int q = 2 * pair + 1, n = 0;
 
 	/* Frames for a queue that is not used go nowhere. */
 	while (!net->pair[pair].blocked && virtq_pop(&net->vd, q, chain)) {
@@ -283,9 +313,11 @@ void net_transmit(struct virtio_net *net, unsigned int pair)
 			break;
 		}
 		virtq_push(&net->vd, q, chain, 0);
+		if (++n % SHOWN == 0)
+			virtq_flush(&net->vd, q);
 	}
 	virtq_flush(&net->vd, q);
-	arm(net, pair, false);
+	arm(net, pair);
 }
 
 void net_on_backend(void *opaque, uint32_t events)
@@ -296,14 +328,16 @@ void net_on_backend(void *opaque, uint32_t events)
 	bool writable;
 
 	pthread_mutex_lock(&net->vd.dev.lock);
-	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP) || (pair == 0 && net_has_backlog(net)))
-		receive_all(net, pair);
+	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) {
+		p->readable = true;
+		receive_all(net, pair, true);
+	}
 	writable = p->blocked && events & (EPOLLOUT | EPOLLERR | EPOLLHUP);
 	if (writable)
 		p->blocked = net->backend.ops->flush &&
 			     net->backend.ops->flush(&net->backend, pair) == -EAGAIN;
 	writable = writable && !p->blocked;
-	arm(net, pair, false);
+	arm(net, pair);
 	pthread_mutex_unlock(&net->vd.dev.lock);
 	if (writable)
 		virtio_run_queue(&net->vd, 2 * pair + 1);

@@ -151,7 +151,9 @@ static int watch_backend(struct virtio_net *net, struct error *err)
 
 	for (unsigned int i = 0; rc == 0 && i < net->backend.pairs; i++) {
 		net->pair[i].net = net;
-		if (net->backend.fd[i] >= 0)
+		rc = loop_timer_add(device_loop(dev), net_on_buffers, &net->pair[i],
+				    &net->pair[i].timer);
+		if (rc == 0 && net->backend.fd[i] >= 0)
 			rc = loop_fd_add(device_loop(dev), net->backend.fd[i], 0, net_on_backend,
 					 &net->pair[i], &net->pair[i].watch);
 	}
@@ -227,8 +229,10 @@ static void net_unrealize(struct device *dev)
 	struct virtio_net *net = (struct virtio_net *)dev;
 
 	virtio_mmio_unrealize(&net->vd);
-	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
+	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++) {
 		loop_fd_del(net->pair[i].watch);
+		loop_timer_del(net->pair[i].timer);
+	}
 	if (net->timer)
 		loop_timer_del(net->timer);
 	net_backlog_free(net);

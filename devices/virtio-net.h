@@ -27,8 +27,10 @@ struct net_state {
 struct net_pair {
 	struct virtio_net *net;
 	struct loop_fd *watch;
-	bool receiving; /* wait for frames: there were buffers */
-	bool blocked;	/* wait until the host takes frames again */
+	struct loop_timer *timer; /* looks for receive buffers when set, which is `timed` */
+	bool timed, received;	  /* … since then */
+	bool readable;		  /* there may be frames; false: wait for them */
+	bool blocked;		  /* wait until the host takes frames again */
 };
 
 /* virtio-net-backlog.c: frames [at, len) of @data are the first that the guest gets; NULL: none. */
@@ -72,6 +74,7 @@ void net_receive_kicked(struct virtio_net *net, unsigned int pair);
 void net_transmit(struct virtio_net *net, unsigned int pair);
 /* Called by the loop without the lock; @opaque is a struct net_pair. */
 void net_on_backend(void *opaque, uint32_t events);
+void net_on_buffers(void *opaque);
 
 /* virtio-net-backlog.c: what device.h says of a backlog. */
 const void *net_backlog(struct device *dev, size_t *len);

@@ -43,6 +43,7 @@
 #include <sys/uio.h>
 
 #include "vmm/device.h"
+#include "vmm/loop-poll.h"
 
 #define VIRTIO_MAX_QUEUES     17 /* 8 pairs of a network device, and its control queue */
 #define VIRTIO_MAX_QUEUE_SIZE 256
@@ -98,6 +99,11 @@ struct virtio_ops {
 	 * virtq_pop() returns false or there is nothing to answer with. Loop thread. */
 	void (*handle_queue)(struct virtio_device *vd, unsigned int q);
 
+	/* Answer what the backend has ready, if it can be seen without a system call, and say
+	 * whether there was any. Called over and over for some µs after there was work in a queue,
+	 * without dev->lock. Loop thread. */
+	bool (*poll)(struct virtio_device *vd);
+
 	/* Finish (push) or forget every request in flight: after this nothing touches the buffers
 	 * that were popped. Before a reset, a queue's stop, and a pause. Any thread. */
 	void (*drain)(struct virtio_device *vd);
@@ -123,6 +129,11 @@ struct virtq {
 	int kick;	 /* eventfd of the ioeventfd, -1 */
 	bool bound;	 /* to the register by device_ioeventfd() */
 	struct loop_fd *kick_watch;
+	/* Of virtio-poll.c, loop thread: the avail ring's index, and which it was when empty. */
+	const uint16_t *watched;
+	uint16_t watched_from;
+	bool lazy;     /* set by the device, see virtq_lazy() */
+	uint16_t most; /* chains that were available at once, while lazy */
 };
 
 struct virtio_device {
@@ -136,6 +147,8 @@ struct virtio_device {
 	int irq;       /* eventfd of the irqfd, -1 */
 	bool quiesced; /* between quiesce (or realize) and resume: no queue work */
 	bool told;     /* the guest's first mistake has been reported */
+	struct loop_poll poll;
+	uint32_t empty; /* queues that are looked at instead of being kicked, a bit each */
 };
 
 /*
@@ -196,6 +209,10 @@ bool virtq_pop(struct virtio_device *vd, unsigned int q, struct virtq_chain *cha
 /* Put the chain popped last back, as if it had not been popped. */
 void virtq_unpop(struct virtio_device *vd, unsigned int q, const struct virtq_chain *chain);
 
+/* From handle_queue: the device itself ends before others on the loop have waited too long, and
+ * kicks the queue if there is more to do. */
+void virtq_unlimited(struct virtio_device *vd, unsigned int q);
+
 /* Whether virtq_pop() would find something; asks for a kick if not. */
 bool virtq_waiting(struct virtio_device *vd, unsigned int q);
 
@@ -209,6 +226,17 @@ void virtq_push(struct virtio_device *vd, unsigned int q, const struct virtq_cha
 
 /* Show all that was pushed to the guest at once, and interrupt it if it wants to know. */
 void virtq_flush(struct virtio_device *vd, unsigned int q);
+
+/* Have the loop thread look at queue @q. */
+void virtq_kick(struct virtio_device *vd, unsigned int q);
+
+/*
+ * With @lazy, have the driver kick queue @q, once empty, only when it has added half of what it had
+ * there before, and do not look at it meanwhile: for buffers that a driver gives back one by one.
+ * Not without VIRTIO_F_EVENT_IDX, and not before as many were seen. True: the driver may add some
+ * and not kick, so who could do with fewer has to come back by a timer.
+ */
+bool virtq_lazy(struct virtio_device *vd, unsigned int q, bool lazy);
 
 /* Copy the first @len bytes of @out to @buf and drop them from it. False, and nothing done, when
  * there are fewer. */
@@ -236,8 +264,15 @@ void virtio_config_get(const void *config, size_t offset, void *data, size_t len
 const char *virtq_map(struct virtio_device *vd, const struct virtq_state *s, struct virtq *vq);
 /* Stop using the rings; chains that are still out will never be pushed. */
 void virtq_stop(struct virtio_device *vd, unsigned int q);
-/* Have the loop thread look at queue @q. */
-void virtq_kick(struct virtio_device *vd, unsigned int q);
+/* Whether the driver is to kick when it adds to queue @q, which is empty (2.7.10). */
+void virtq_want_kick(struct virtio_device *vd, unsigned int q, bool want);
+/* Have the loop look at empty queue @q until it sleeps: at @index of its avail ring, which is
+ * @from. False: ask for a kick. */
+bool virtio_poll_queue(struct virtio_device *vd, unsigned int q, const uint16_t *index,
+		       uint16_t from);
+void virtio_poll_init(struct virtio_device *vd);
+/* Look no more; queues are as if nobody had. Loop thread, or none runs. */
+void virtio_poll_end(struct virtio_device *vd);
 /* Collect the chain that begins at chain->head; false: the device is broken now. */
 bool virtq_load_chain(struct virtio_device *vd, unsigned int q, struct virtq_chain *chain);
 void virtio_mmio_drain(struct virtio_device *vd);

@@ -56,6 +56,7 @@ void virtq_stop(struct virtio_device *vd, unsigned int q)
 
 	vq->epoch++;
 	vq->desc = vq->driver = vq->device = NULL;
+	vq->most = 0;
 	vd->state->queue[q].ready = false;
 }
 
@@ -64,22 +65,37 @@ void virtq_kick(struct virtio_device *vd, unsigned int q)
 	eventfd_write(vd->queue[q].kick, 1);
 }
 
-/* Ask for a kick when entry @last_avail of the avail ring is filled (2.7.10). */
-static void want_kick(struct virtio_device *vd, unsigned int q)
+void virtq_want_kick(struct virtio_device *vd, unsigned int q, bool want)
 {
 	const struct virtq_state *s = &vd->state->queue[q];
-	size_t offset = RING_ELEMS + s->size * sizeof(struct vring_used_elem);
-	uint8_t *avail_event = vd->queue[q].device + offset;
+	size_t offset = RING_FLAGS;
+	uint16_t value = want ? 0 : VRING_USED_F_NO_NOTIFY;
 
-	if (!virtio_has(vd, VIRTIO_RING_F_EVENT_IDX))
-		return;
+	if (virtio_has(vd, VIRTIO_RING_F_EVENT_IDX)) {
+		/* When entry last_avail is filled, or a later one. An event that has passed is no
+		 * kick. */
+		if (!want)
+			return;
+		offset = RING_ELEMS + s->size * sizeof(struct vring_used_elem);
+		value = (uint16_t)(s->last_avail + vd->queue[q].most / 2);
+	}
 	/* Written only when it changes, so that an idle queue does not keep its page dirty. */
-	if (ring_load(avail_event) != s->last_avail) {
-		ring_store(avail_event, s->last_avail);
+	if (ring_load(vd->queue[q].device + offset) != value) {
+		ring_store(vd->queue[q].device + offset, value);
 		memory_mark_dirty(device_memory(&vd->dev), s->device + offset, 2);
 	}
 	/* 2.7.10.1: the guest stores idx, then looks at the event; we the other way round. */
 	atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* Queue @q is empty: have somebody notice when it no longer is. */
+static void watch(struct virtio_device *vd, unsigned int q)
+{
+	const void *index = vd->queue[q].driver + RING_IDX;
+	bool polled = !vd->queue[q].lazy &&
+		      virtio_poll_queue(vd, q, index, vd->state->queue[q].last_avail);
+
+	virtq_want_kick(vd, q, !polled);
 }
 
 bool virtq_waiting(struct virtio_device *vd, unsigned int q)
@@ -92,14 +108,31 @@ bool virtq_waiting(struct virtio_device *vd, unsigned int q)
 		return false;
 	n = (uint16_t)(ring_load(vq->driver + RING_IDX) - s->last_avail);
 	if (n == 0) {
-		want_kick(vd, q);
+		watch(vd, q);
 		n = (uint16_t)(ring_load(vq->driver + RING_IDX) - s->last_avail);
 	}
 	if (n > s->size) {
 		virtio_broken(vd, "queue %u: %u chains available in a ring of %u", q, n, s->size);
 		return false;
 	}
+	if (vq->lazy && n > vq->most)
+		vq->most = n;
 	return n > 0;
+}
+
+bool virtq_lazy(struct virtio_device *vd, unsigned int q, bool lazy)
+{
+	struct virtq *vq = &vd->queue[q];
+
+	vq->lazy = lazy && virtio_has(vd, VIRTIO_RING_F_EVENT_IDX);
+	if (!vq->lazy)
+		vq->most = 0;
+	return vq->most / 2 > 0;
+}
+
+void virtq_unlimited(struct virtio_device *vd, unsigned int q)
+{
+	vd->queue[q].budget = -1;
 }
 
 bool virtq_pop(struct virtio_device *vd, unsigned int q, struct virtq_chain *chain)

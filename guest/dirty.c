@@ -3,8 +3,11 @@
  * dirty: memory that is worth migrating and knows what it should hold. The first fill= MiB are
  * written once, the ws= MiB behind them again and again in page order, so that round and position
  * tell the generation of every page: it is checked before each rewrite, and all are on request.
+ * With compute=1 the other CPUs compute meanwhile, and write next to nothing.
  */
 #include "kernel/clock.h"
+#include "kernel/cpus.h"
+#include "kernel/machine.h"
 #include "kernel/program.h"
 #include "kernel/ram.h"
 
@@ -19,6 +22,19 @@ struct dirty {
 	uint64_t written;   /* pages */
 	struct gap gap;
 };
+
+#define TURN 10000 /* steps between two looks of the world */
+
+static volatile uint64_t turns[MAX_CPUS];
+
+static void compute(struct cpu *cpu)
+{
+	for (;;) {
+		for (unsigned i = 0; i < TURN; i++)
+			__asm__ volatile("" : "+r"(i));
+		turns[cpu->id]++;
+	}
+}
 
 static void check(struct dirty *d, uint64_t number)
 {
@@ -50,6 +66,8 @@ static void status(struct dirty *d)
 	d->gap.max = 0; /* a pause while this is printed is the next answer's */
 	print("dirty rounds=%lu mib=%lu gap_us=%lu now_ns=%lu stopped=%u\n", d->round,
 	      d->written / PAGE_MIB, max / 1000, d->gap.last, clock_stopped());
+	for (unsigned i = 1; i < machine.cpu_count && turns[i]; i++)
+		print("compute cpu=%u turns=%lu\n", i, turns[i]);
 }
 
 static void fill(struct dirty *d)
@@ -87,6 +105,8 @@ static void dirty(void)
 
 	if (d.fill + d.ws > ram_pages())
 		fail("fill and ws want %lu pages, %lu are free", d.fill + d.ws, ram_pages());
+	if (option_number("compute", 0))
+		cpus_start(compute);
 	fill(&d);
 	console_watch(&d.gap);
 	uint64_t now = d.due, end = seconds ? now + seconds * SECOND_NS : ~0ull;
@@ -107,4 +127,4 @@ static void dirty(void)
 
 PROGRAM(dirty,
 	"dirties and checks memory: fill=8 ws=4 (MiB) rate=0 (MiB/s) content=random|zero|mixed "
-	"seed=1 idle=0 seconds=0");
+	"seed=1 idle=0 compute=0 seconds=0");

@@ -15,9 +15,10 @@
 #define ANSWER_MS 10000
 
 struct migrate_options {
-	const char *rest[2]; /* CONTROL, URI */
-	json_t *parameters;  /* of migrate-set-parameters */
-	uint64_t channels;   /* 0: not given */
+	const char *rest[2];  /* CONTROL, URI */
+	json_t *parameters;   /* of migrate-set-parameters */
+	uint64_t channels;    /* 0: not given */
+	const char *converge; /* "auto" or "off", NULL: not given */
 	bool postcopy, resume;
 	bool mirror, no_progress, json, help;
 };
@@ -100,6 +101,17 @@ static int set_on_timeout(void *opaque, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_converge(void *opaque, const char *value, struct error *err)
+{
+	struct migrate_options *o = opaque;
+
+	if (strcmp(value, "auto") != 0 && strcmp(value, "off") != 0)
+		return error_set(err, -EINVAL, "options", "--converge", "", "auto or off", "%s",
+				 value);
+	o->converge = value;
+	return 0;
+}
+
 static int set_mode(struct migrate_options *o, const char *option, const char *name,
 		    const char *value, struct error *err)
 {
@@ -152,13 +164,30 @@ static int set_verify(void *opaque, const char *value, struct error *err)
 	return set_true(opaque, "x-verify");
 }
 
-static int set_capability(struct control_client *client, const char *name, bool on,
+static int set_capability(struct control_client *client, const char *name, bool state,
 			  struct error *err)
 {
-	return control_execute(
-		client, "migrate-set-capabilities",
-		json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", name, "state", (int)on),
-		NULL, err);
+	return control_execute(client, "migrate-set-capabilities",
+			       json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", name,
+					 "state", (int)state),
+			       NULL, err);
+}
+
+/* What --converge auto may do: slow the guest down, and let it go before its memory, where that is
+ * possible and nobody has said when. */
+static int set_converging(struct control_client *client, const struct migrate_options *o,
+			  struct error *err)
+{
+	bool on = strcmp(o->converge, "auto") == 0;
+	int ret = set_capability(client, "auto-converge", on, err);
+
+	if (ret < 0 || o->postcopy)
+		return ret;
+	on = on && o->channels <= 1 && !o->mirror && channel_is_many(o->rest[1]);
+	if (on)
+		ret = control_execute(client, "migrate-set-parameters",
+				      json_pack("{s:s}", "x-postcopy", "auto"), NULL, err);
+	return ret < 0 ? ret : set_capability(client, "postcopy-ram", on, err);
 }
 
 static int migrate(const struct migrate_options *o, const char *uri, json_t **info,
@@ -175,6 +204,8 @@ static int migrate(const struct migrate_options *o, const char *uri, json_t **in
 				      NULL, err);
 	if (ret == 0 && o->channels)
 		ret = set_capability(client, "multifd", o->channels > 1, err);
+	if (ret == 0 && o->converge)
+		ret = set_converging(client, o, err);
 	if (ret == 0 && o->postcopy)
 		ret = set_capability(client, "postcopy-ram", true, err);
 	if (ret == 0 && o->resume) {
@@ -231,6 +262,9 @@ static int main_migrate(int argc, char **argv)
 		  "send RAM compressed; auto: only where that is faster (off)", set_compress, &o },
 		{ "compress-level", "N", "of zstd, 1 to 19 (1)", set_compress_level, &o },
 		{ "timeout", "S", "of the whole migration", set_timeout, &o },
+		{ "converge", "auto|off",
+		  "slow a guest down that is too fast, or let it go before its memory (off)",
+		  set_converge, &o },
 		{ "on-timeout", "cancel|force", "give up then, or stop the guest and finish",
 		  set_on_timeout, &o },
 		{ "mirror-disks", NULL, "copy the disks, too, to those that the destination has",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Capabilities: what the public QMP schema calls the ways to migrate that are switched on or off.
+ * "auto-converge" slows down a guest that dirties memory faster than it is sent.
  * "multifd" sends RAM over as many connections as the parameter multifd-channels says, or has so
  * many threads for a file. "postcopy-ram" lets
  * the guest go before its memory. A destination follows its source and needs none of them. For
@@ -21,6 +22,7 @@ static const struct {
 	{ "postcopy-ram", offsetof(struct migration_params, postcopy) },
 	{ "mapped-ram", offsetof(struct migration_params, mapped_ram) },
 	{ "background-snapshot", offsetof(struct migration_params, background) },
+	{ "auto-converge", offsetof(struct migration_params, auto_converge) },
 };
 
 #define N_CAPABILITIES (sizeof(capabilities) / sizeof(capabilities[0]))

@@ -55,6 +55,7 @@ struct migration_params {
 	_Atomic bool verify;	    /* checksum all RAM on both sides at switchover */
 	_Atomic bool mirror;	    /* of the next one: send the disks, too */
 	_Atomic bool send_ram;	    /* also where it could be handed over by descriptor */
+	_Atomic bool auto_converge; /* slow the guest down where it is too fast, converge.h */
 	_Atomic bool multifd;	    /* RAM goes over connections of its own, … */
 	_Atomic int channels;	    /* … so many, 1 to CHANNELS_MAX */
 	_Atomic bool postcopy;	    /* RAM may follow the guest, postcopy.h */
@@ -86,12 +87,14 @@ struct migration_stats {
 	_Atomic uint64_t iovecs_queued, iovecs_sent, syscalls;
 	_Atomic uint64_t send_ns; /* time spent sending RAM */
 	_Atomic uint64_t backlog; /* bytes that came for the guest while it was stopped */
+	_Atomic uint64_t log_ns;  /* … and fetching the dirty log */
 	/* These go up and down. */
 	_Atomic uint64_t remaining; /* bytes of RAM known to be still to send */
 	_Atomic uint64_t disk_remaining;
 	_Atomic uint64_t dirty_rate; /* pages a second, over the last round */
 	_Atomic uint64_t bandwidth;  /* bytes a second while sending */
 	_Atomic uint64_t expected_downtime_ms;
+	_Atomic uint64_t throttle; /* of the vCPU that is slowed most, thousandths that it sleeps */
 	/* Known at the end. */
 	_Atomic uint64_t blackout_ns;
 	const char *_Atomic blackout_method; /* "clock" or "round-trip", NULL: not known */

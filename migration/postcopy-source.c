@@ -59,25 +59,29 @@ void postcopy_hang_up(struct postcopy_save *s)
 
 /* ---- Up to COMMIT ---- */
 
+/* Where a guest that is too fast can be slowed down instead, postcopy may be impossible. */
+static bool postcopy_is_one_way_of_some(const struct migration *m)
+{
+	return m->params.auto_converge && m->params.postcopy_when == POSTCOPY_AUTO;
+}
+
 bool postcopy_wanted(const struct migration *m)
 {
 	return m->params.postcopy && !m->file;
 }
 
-int postcopy_check(const struct migration *m, uint64_t theirs, struct error *err)
+int postcopy_agree(const struct migration *m, uint64_t theirs, uint64_t *on, struct error *err)
 {
 	const char *also = multifd_wanted(m) ? "multifd" : m->params.mirror ? "blk" : NULL;
 
-	if (!postcopy_wanted(m))
+	*on = theirs && !also;
+	if (*on || postcopy_is_one_way_of_some(m))
 		return 0;
 	if (also)
 		return error_set(err, -EOPNOTSUPP, "migrate", "capabilities", "postcopy-ram",
 				 "no other way to migrate besides", "%s", also);
-	if (!theirs)
-		return error_set(err, -EOPNOTSUPP, "hello", "destination", "postcopy",
-				 "a host and a connection that can do it",
-				 "neither or one of them");
-	return 0;
+	return error_set(err, -EOPNOTSUPP, "hello", "destination", "postcopy",
+			 "a host and a connection that can do it", "neither or one of them");
 }
 
 int postcopy_save_open(struct postcopy_save **out, struct ram_save *ram, const char *uri,
@@ -100,7 +104,8 @@ int postcopy_save_open(struct postcopy_save **out, struct ram_save *ram, const c
 	return ret < 0 ? ret : postcopy_connect_lines(s, uri, s->m->cancel_fd, err);
 }
 
-/* A round that does not even halve what is left will not be followed by one that does. */
+/* A round that does not even halve what is left will not be followed by one that does. With
+ * auto-converge that is not the end of it, and source_decide() says when. */
 bool postcopy_save_is_due(struct postcopy_save *s, uint64_t before)
 {
 	uint64_t rounds;
@@ -111,8 +116,8 @@ bool postcopy_save_is_due(struct postcopy_save *s, uint64_t before)
 	rounds = s->m->stats.rounds;
 	when = s->m->params.postcopy_when;
 	if (when == POSTCOPY_AUTO)
-		return s->m->postcopy_now ||
-		       (rounds > 1 && ram_save_remaining(s->ram) > before / 2);
+		return s->m->postcopy_now || (!s->m->params.auto_converge && rounds > 1 &&
+					      ram_save_remaining(s->ram) > before / 2);
 	return s->m->postcopy_now || (when >= 0 && rounds >= (uint64_t)when);
 }
 

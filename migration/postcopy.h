@@ -92,9 +92,10 @@ bool postcopy_why(struct migration *m, struct error *why);
 
 struct postcopy_save;
 
-/* Does @m want it? And does a destination that says @theirs take it? */
+/* Does @m want it? Is it to be (*@on), if the destination says @theirs? An error if it must be and
+ * cannot. */
 bool postcopy_wanted(const struct migration *m);
-int postcopy_check(const struct migration *m, uint64_t theirs, struct error *err);
+int postcopy_agree(const struct migration *m, uint64_t theirs, uint64_t *on, struct error *err);
 /* Open the two connections to @uri. *@out, also after an error, is for postcopy_save_free(). */
 int postcopy_save_open(struct postcopy_save **out, struct ram_save *ram, const char *uri,
 		       const char *token, struct error *err);

@@ -105,7 +105,7 @@ void ram_save_free(struct ram_save *s)
 int ram_save_fetch(struct ram_save *s, struct error *err)
 {
 	struct memory *mem = &s->vm->memory;
-	uint64_t before, now;
+	uint64_t before, now, start = now_ns();
 
 	ram_hints_stop(s);
 	before = s->dirty;
@@ -121,6 +121,7 @@ int ram_save_fetch(struct ram_save *s, struct error *err)
 	now = now_ns();
 	if (s->fetched_ns && now > s->fetched_ns)
 		s->m->stats.dirty_rate = (s->dirty - before) * SECOND_NS / (now - s->fetched_ns);
+	s->m->stats.log_ns += now - start;
 	s->fetched_ns = now;
 	s->m->stats.remaining = ram_save_remaining(s);
 	return 0;

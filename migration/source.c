@@ -22,9 +22,6 @@
 #define CONNECT_MS     10000
 #define CLAIM_TRIES    100
 #define CLAIM_PAUSE_NS 50000000ULL /* between tries to take disks back: 5 s in all */
-#define MS_NS	       1000000ULL
-#define WORTHLESS_NS   MS_NS /* a round that can save less than this is not worth it */
-#define FEW_PAGES      256   /* that need no estimate of the bandwidth */
 
 int source_open(struct source *s, struct migration *m, const char *uri, struct error *err)
 {
@@ -105,29 +102,13 @@ static int negotiate(struct source *s, struct error *err)
 	ret = ret < 0 ? ret : hello_agree(&s->ours, &s->theirs, "destination", &version, err);
 	ret = ret < 0 ? ret : multifd_check(s->m, s->theirs.channels_max, err);
 	s->by_fd = s->theirs.ram_fd && hand_over_possible(s->m, s->ch);
-	s->ours.postcopy = postcopy_wanted(s->m) && !s->by_fd;
-	if (s->ours.postcopy)
-		ret = ret < 0 ? ret : postcopy_check(s->m, s->theirs.postcopy, err);
+	if (postcopy_wanted(s->m) && !s->by_fd)
+		ret = ret < 0 ? ret
+			      : postcopy_agree(s->m, s->theirs.postcopy, &s->ours.postcopy, err);
 	ret = ret < 0 ? ret : source_introduce(s, err);
 	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_ACCEPT, &rec, err);
 	s->m->stats.setup_ns = now_ns() - s->m->stats.started_ns;
 	return ret;
-}
-
-/* Does what is left fit the downtime limit? And would one more round make the blackout noticeably
- * shorter? Not if the round before did not: @before is what was left then. */
-static bool time_to_switch(struct source *s, uint64_t before)
-{
-	uint64_t left = block_save_total(&s->block, s->ram);
-	uint64_t ns = block_save_total_ns(&s->block, s->ram);
-
-	if (ns == UINT64_MAX && left <= FEW_PAGES * PAGE_SIZE)
-		ns = 0;
-	s->m->stats.expected_downtime_ms = ns == UINT64_MAX ? 0 : ns / MS_NS;
-	if (s->m->timed_out && s->m->params.force)
-		return true;
-	return ns <= s->m->params.downtime_limit * MS_NS &&
-	       (ns < WORTHLESS_NS || left > before / 2);
 }
 
 /* One round over disks and RAM; the disks first, for the guest goes on writing RAM meanwhile. */
@@ -144,6 +125,7 @@ static int send_round(struct source *s, bool live, struct error *err)
 /* Rounds over RAM and mirrored disks, the guest running; or all of RAM by one descriptor. */
 static int send_ram(struct source *s, struct error *err)
 {
+	enum converge_step step;
 	uint64_t before = UINT64_MAX;
 	int ret;
 
@@ -166,6 +148,7 @@ static int send_ram(struct source *s, struct error *err)
 	if (ret < 0)
 		return ret;
 	migration_set_status(s->m, MIGRATION_ACTIVE);
+	source_converge_begin(s);
 	ret = ram_hints_start(s->ram, err);
 	while (ret == 0) {
 		if (postcopy_save_is_due(s->postcopy, before))
@@ -177,7 +160,10 @@ static int send_ram(struct source *s, struct error *err)
 		ret = ret < 0 ? ret : migration_check(s->m, err);
 		ret = ret < 0 ? ret : ram_save_fetch(s->ram, err);
 		block_save_fetch(&s->block);
-		if (ret == 0 && time_to_switch(s, before))
+		step = ret == 0 ? source_decide(s, before) : CONVERGE_GO_ON;
+		if (step == CONVERGE_POSTCOPY)
+			return postcopy_save_prepare(s->postcopy, err);
+		if (step == CONVERGE_SWITCH)
 			break;
 	}
 	return ret;
@@ -365,6 +351,7 @@ int source_run(struct migration *m, struct error *err)
 	ret = ret < 0 ? ret : negotiate(&s, err);
 	ret = ret < 0 ? ret : send_ram(&s, err);
 	ret = ret < 0 ? ret : switch_over(&s, err);
+	source_converge_end(&s);
 	if (ret < 0 && !s.committed)
 		give_up(&s, err);
 	else if (ret < 0)

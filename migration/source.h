@@ -4,6 +4,7 @@
 #define MIGRATION_SOURCE_H
 
 #include "migration/block.h"
+#include "migration/converge.h"
 #include "migration/messages.h"
 #include "migration/migration.h"
 #include "migration/protocol.h"
@@ -24,6 +25,14 @@ struct source {
 	bool logging, yielded, committed;
 	bool by_fd; /* RAM is handed over, not sent */
 	uint64_t committed_ns;
+
+	/* source-converge.c */
+	struct converge converge;
+	uint64_t round_began_ns;
+	struct {
+		double share;	  /* of full speed */
+		uint64_t counted; /* pages it had dirtied when the round began */
+	} vcpus[VM_MAX_VCPUS];
 };
 
 /* Connect to @uri and begin the conversation. */
@@ -39,6 +48,11 @@ int source_introduce(struct source *s, struct error *err);
 int source_pause(struct source *s, bool checksum, struct error *err);
 /* Send the state tree, with everything queued before it. */
 int source_send_state(struct source *s, const void *state, struct error *err);
+/* Rounds begin; a round that began with @before bytes to send is over and the log has been fetched:
+ * what next, vCPUs being slowed already if that is it; no more rounds, so all run at full speed. */
+void source_converge_begin(struct source *s);
+enum converge_step source_decide(struct source *s, uint64_t before);
+void source_converge_end(struct source *s);
 /* RUNNING has come, with tree @fdt: put the blackout into the figures. */
 void source_measure_blackout(struct source *s, const void *fdt);
 /* Let the guest go on as before. */

@@ -83,19 +83,29 @@ int watch_absolute(const char *uri, char *buf, size_t size, struct error *err)
 
 static void show_progress(struct control_client *client)
 {
-	char left[32], rate[32];
-	double remaining, bandwidth;
+	char left[32], rate[32], dirty[32];
+	double remaining, bandwidth, throttle;
 	json_t *info;
 
 	if (control_execute(client, "query-migrate", NULL, &info, NULL) < 0)
 		return;
 	remaining = number(info, "ram", "remaining") + number(info, "disk", "remaining");
 	bandwidth = number(info, "x-ferry", "bandwidth");
+	throttle = number(info, NULL, "cpu-throttle-percentage");
 	fprintf(stderr, "\r%s: round %.0f, %s left, %s/s", text(info, "status"),
 		number(info, "x-ferry", "rounds"), human(remaining, left, sizeof(left)),
 		human(bandwidth, rate, sizeof(rate)));
 	if (bandwidth > 0)
 		fprintf(stderr, ", %.1f s to go", remaining / bandwidth);
+	/* Of the last round; the first knows nothing yet. */
+	if (number(info, "x-ferry", "rounds") > 1)
+		fprintf(stderr, ", %s/s dirtied, blackout %.0f ms",
+			human(number(info, "ram", "dirty-pages-rate") *
+				      number(info, "ram", "page-size"),
+			      dirty, sizeof(dirty)),
+			number(info, NULL, "expected-downtime"));
+	if (throttle > 0)
+		fprintf(stderr, ", slowed by %.0f %%", throttle);
 	fputs("\033[K", stderr);
 	json_decref(info);
 }

@@ -17,6 +17,9 @@ struct machine_tree;
 /* The root's "compatible": names machine type and architecture. */
 const char *arch_machine(void);
 
+/* Tell the processor that the thread waits for a change of memory. */
+void arch_relax(void);
+
 /* Where RAM must leave room for devices. */
 void arch_memory_hole(uint64_t *start, uint64_t *end);
 /* Registers and interrupt of the @i-th MMIO device; -ENOSPC when the machine has no more. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Which pages were written: KVM's dirty log for the guest's writes, our own bits for the VMM's.
+ * Which pages were written: KVM's dirty log for the guest's writes, our own bits for the VMM's. The
+ * log is a bitmap, or a ring for each vCPU (dirty-ring.c), which ends up in our own bits.
  *
  * Logging is on only while somebody migrates. With manual protection a fetch leaves KVM's bits set,
  * and dirty_log_clear() takes them chunk by chunk just before the chunk is sent, so that pages
@@ -12,7 +13,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "vmm/dirty-ring.h"
 #include "vmm/kvm.h"
+#include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
 int dirty_log_start(struct vm *vm, struct error *err)
@@ -39,9 +42,27 @@ void dirty_log_stop(struct vm *vm)
 	vm->dirty_logging = false;
 }
 
+uint64_t dirty_log_count(const struct vm *vm, unsigned int vcpu)
+{
+	return vm->ring_entries ? vm->vcpus[vcpu]->ring_pages : vcpu_faults(vm->vcpus[vcpu]);
+}
+
 bool dirty_log_running(const struct vm *vm)
 {
 	return vm->dirty_logging;
+}
+
+static int fetch_ring(struct vm *vm, struct memory_region *region, uint64_t *bitmap,
+		      struct error *err)
+{
+	int ret;
+
+	pthread_mutex_lock(&vm->ring_lock);
+	ret = dirty_ring_collect(vm, err);
+	if (ret == 0)
+		memory_fetch_own(region, 0, region->size >> PAGE_SHIFT, bitmap);
+	pthread_mutex_unlock(&vm->ring_lock);
+	return ret;
 }
 
 int dirty_log_fetch(struct vm *vm, struct memory_region *region, uint64_t *bitmap,
@@ -53,6 +74,8 @@ int dirty_log_fetch(struct vm *vm, struct memory_region *region, uint64_t *bitma
 	uint64_t *kvm;
 	int ret = 0;
 
+	if (vm->ring_entries)
+		return fetch_ring(vm, region, bitmap, err);
 	memory_fetch_own(region, 0, pages, bitmap);
 	if (vm->fd < 0)
 		return 0;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vmm/dirty-ring.h"
 #include "vmm/vm.h"
 
 #define KVM_DEVICE "/dev/kvm"
@@ -136,11 +137,18 @@ static void enable_manual_protect(struct vm *vm)
 
 int kvm_create_vm(struct vm *vm, struct error *err)
 {
+	int ret;
+
 	do {
 		vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0UL);
 	} while (vm->fd < 0 && errno == EINTR);
 	if (vm->fd < 0)
 		return error_set(err, -errno, "kvm", KVM_DEVICE, "", "a VM", "%m");
-	enable_manual_protect(vm);
+	ret = dirty_ring_enable(vm, err);
+	if (ret < 0)
+		return ret;
+	/* A ring has nothing that clears INITIALLY_SET: no write would ever be seen. */
+	if (!vm->ring_entries)
+		enable_manual_protect(vm);
 	return kvm_set_slots(vm, false, err);
 }

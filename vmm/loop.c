@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The event loop: epoll for descriptors, one eventfd for wake-ups; loop-timer.c has the timers. */
+/* The event loop: epoll for descriptors, one eventfd for wake-ups; loop-timer.c has the timers, and
+ * loop-poll.c what is looked at before the loop sleeps. */
 #include "vmm/loop.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "vmm/loop-poll.h"
 #include "vmm/loop-timer.h"
 
 #define BATCH 16
@@ -33,6 +35,7 @@ struct post {
 struct loop {
 	int epoll_fd, wake_fd;
 	struct loop_timers timers;
+	struct loop_polls polls;
 	_Atomic pthread_t thread;
 	_Atomic bool stop;
 
@@ -191,6 +194,16 @@ int loop_timer_add(struct loop *loop, loop_fn fn, void *opaque, struct loop_time
 	return loop_timers_add(&loop->timers, fn, opaque, out);
 }
 
+bool loop_poll_start(struct loop *loop, struct loop_poll *poll)
+{
+	return loop_polls_start(&loop->polls, poll);
+}
+
+void loop_poll_stop(struct loop *loop, struct loop_poll *poll)
+{
+	loop_polls_stop(&loop->polls, poll);
+}
+
 static void add_post(struct loop *loop, struct post *post)
 {
 	if (!loop->posts)
@@ -283,16 +296,18 @@ void loop_run(struct loop *loop)
 	loop->running = true;
 	pthread_mutex_unlock(&loop->lock);
 	while (!atomic_load(&loop->stop)) {
+		bool awake = loop_polls_look(&loop->polls);
 		int n;
 
 		loop_timers_arm(&loop->timers);
-		n = epoll_wait(loop->epoll_fd, events, BATCH, -1);
-		loop->dispatching = true;
+		n = epoll_wait(loop->epoll_fd, events, BATCH, awake ? 0 : -1);
+		loop->dispatching = loop->polls.open = true;
 		for (int i = 0; i < n; i++)
 			dispatch(loop, &events[i]);
 		loop->dispatching = false;
 		free_dead(loop);
 	}
+	loop_polls_sleep(&loop->polls);
 	/* Nobody may be left waiting in loop_call. */
 	pthread_mutex_lock(&loop->lock);
 	run_posts(loop, true);

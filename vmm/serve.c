@@ -36,6 +36,19 @@ static int set_on_crash(void *opaque, const char *value, struct error *err)
 	return set_choice(opaque, value, "exit", "reset", "--on-crash", err);
 }
 
+static int set_dirty(void *opaque, const char *value, struct error *err)
+{
+	struct serve_options *serve = opaque;
+
+	for (int i = DIRTY_AUTO; i <= DIRTY_RING; i++) {
+		serve->dirty = (enum dirty_tracking)i;
+		if (strcmp(value, dirty_tracking_name(serve->dirty)) == 0)
+			return 0;
+	}
+	return error_set(err, -EINVAL, "options", "--dirty", "", "ring, bitmap or auto", "%s",
+			 value);
+}
+
 static int set_device(void *opaque, const char *value, struct error *err)
 {
 	struct device_option_ref *ref = opaque;
@@ -64,6 +77,8 @@ unsigned int serve_specs(struct serve_options *serve, struct option_spec *specs)
 		  set_on_reboot, &serve->on_reboot },
 		{ "on-crash", "exit|reset", "what a crash of the guest does (default exit)",
 		  set_on_crash, &serve->on_crash },
+		{ "dirty", "ring|bitmap|auto", "how KVM logs what the guest writes (default auto)",
+		  set_dirty, serve },
 		{ "stay", NULL, "keep the process when the guest has ended or left",
 		  option_set_flag, &serve->stay },
 	};
@@ -139,6 +154,7 @@ static int begin(struct vm *vm, const struct serve_options *serve, struct error 
 	int ret;
 
 	vm->stay = serve->stay;
+	vm->dirty_tracking = serve->dirty;
 	vm->exit_on_reset = serve->on_reboot && strcmp(serve->on_reboot, "exit") == 0;
 	vm->reset_on_crash = serve->on_crash && strcmp(serve->on_crash, "reset") == 0;
 	signal(SIGPIPE, SIG_IGN);

@@ -11,8 +11,7 @@
 #include "vmm/device.h"
 #include "vmm/error.h"
 #include "vmm/options.h"
-
-struct vm;
+#include "vmm/vm.h"
 
 #define MAX_DEVICE_ARGS 64
 #define MAX_SERVE_SPECS 48
@@ -30,6 +29,7 @@ struct serve_options {
 	const char *control;   /* --control PATH, NULL for none */
 	const char *on_reboot; /* "reset" or "exit" */
 	const char *on_crash;  /* "exit" or "reset" */
+	enum dirty_tracking dirty;
 	bool stay;
 	bool heir;		     /* of receive: started by ferry upgrade, see successor.h */
 	const char *kernel, *initrd; /* of receive and restore: what a reset boots */

@@ -48,6 +48,10 @@ static void fill_words(const struct vm *vm, const char *binary, const char **w)
 		*w++ = "--on-reboot=exit";
 	if (vm->reset_on_crash)
 		*w++ = "--on-crash=reset";
+	if (vm->dirty_tracking != DIRTY_AUTO) {
+		*w++ = "--dirty";
+		*w++ = dirty_tracking_name(vm->dirty_tracking);
+	}
 	*w = NULL;
 }
 

@@ -19,9 +19,8 @@
 #include <unistd.h>
 
 #include "vmm/arch.h"
+#include "vmm/dirty-ring.h"
 #include "vmm/vm.h"
-
-#define KICK_SIGNAL SIGUSR1
 
 static void on_kick(int sig)
 {
@@ -106,8 +105,10 @@ static bool crash(struct vcpu *vcpu)
 static bool run_once(struct vcpu *vcpu)
 {
 	if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
-		if (errno == EINTR)
+		if (errno == EINTR) {
+			vcpu_throttle_pay(vcpu);
 			return wait_unparked(vcpu);
+		}
 		if (errno == EAGAIN)
 			return true; /* was waiting for SIPI and woke up */
 		vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
@@ -116,6 +117,8 @@ static bool run_once(struct vcpu *vcpu)
 	trace(vcpu);
 	if (vcpu->run->exit_reason == KVM_EXIT_MMIO)
 		handle_mmio(vcpu);
+	else if (vcpu->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL && vcpu->ring)
+		return dirty_ring_full(vcpu) == 0 || crash(vcpu);
 	else if (arch_vcpu_exit(vcpu) != 0)
 		return crash(vcpu);
 	if (vcpu->vm->requests)
@@ -169,6 +172,7 @@ int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct err
 	vcpu->vm = vm;
 	vcpu->index = index;
 	vcpu->want_park = true;
+	vcpu->stats_fd = -1;
 	vcpu->run = MAP_FAILED;
 	pthread_mutex_init(&vcpu->lock, NULL);
 	pthread_cond_init(&vcpu->cond, NULL);
@@ -180,6 +184,8 @@ int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct err
 	}
 	if (vcpu->run == MAP_FAILED)
 		ret = error_set(err, -errno, "realize", name, "", "a vCPU from KVM", "%m");
+	else if ((ret = dirty_ring_map(vcpu)) < 0)
+		error_set(err, ret, "realize", name, "", "its dirty ring", "%s", strerror(-ret));
 	else if ((ret = start_thread(vcpu)) < 0)
 		error_set(err, ret, "realize", name, "", "a thread", "%s", strerror(-ret));
 	if (ret < 0) {
@@ -187,6 +193,8 @@ int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct err
 		return ret;
 	}
 	vcpu_wait_parked(vcpu);
+	if (!vm->ring_entries)
+		vcpu_faults_open(vcpu);
 	*out = vcpu;
 	return 0;
 }
@@ -194,6 +202,7 @@ int vcpu_create(struct vm *vm, unsigned int index, struct vcpu **out, struct err
 void vcpu_destroy(struct vcpu *vcpu)
 {
 	if (vcpu->started) {
+		vcpu_throttle(vcpu, 0);
 		pthread_mutex_lock(&vcpu->lock);
 		vcpu->want_quit = true;
 		pthread_cond_broadcast(&vcpu->cond);
@@ -203,6 +212,8 @@ void vcpu_destroy(struct vcpu *vcpu)
 	}
 	if (vcpu->run != MAP_FAILED)
 		munmap(vcpu->run, vcpu->run_size);
+	dirty_ring_unmap(vcpu);
+	vcpu_faults_close(vcpu);
 	if (vcpu->fd >= 0)
 		close(vcpu->fd);
 	pthread_cond_destroy(&vcpu->cond);
@@ -215,6 +226,7 @@ void vcpu_park(struct vcpu *vcpu)
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->want_park = true;
 	kick(vcpu);
+	pthread_cond_broadcast(&vcpu->cond); /* it may sleep (throttle.c) */
 	pthread_mutex_unlock(&vcpu->lock);
 }
 
@@ -248,6 +260,7 @@ const char *vcpu_exit_name(uint32_t reason)
 		[KVM_EXIT_INTR] = "intr",
 		[KVM_EXIT_INTERNAL_ERROR] = "internal error",
 		[KVM_EXIT_SYSTEM_EVENT] = "system event",
+		[KVM_EXIT_DIRTY_RING_FULL] = "dirty ring full",
 	};
 
 	if (reason < sizeof(names) / sizeof(names[0]) && names[reason])

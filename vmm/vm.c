@@ -297,6 +297,7 @@ int vm_create(struct vm **out, struct error *err)
 	vm->memory.fd = -1;
 	vm->state = VM_PRELAUNCH;
 	pthread_mutex_init(&vm->control_lock, NULL);
+	pthread_mutex_init(&vm->ring_lock, NULL);
 	vm->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (vm->request_fd < 0) {
 		ret = error_set(err, -errno, "start", "machine", "", "an eventfd", "%m");
@@ -337,5 +338,6 @@ void vm_destroy(struct vm *vm)
 		loop_destroy(vm->loop);
 	close(vm->request_fd);
 	pthread_mutex_destroy(&vm->control_lock);
+	pthread_mutex_destroy(&vm->ring_lock);
 	free(vm);
 }

@@ -38,6 +38,10 @@ enum vm_state {
 	VM_STATES,
 };
 
+/* How KVM tells which pages are dirty (dirty-ring.c). */
+enum dirty_tracking { DIRTY_AUTO, DIRTY_BITMAP, DIRTY_RING };
+const char *dirty_tracking_name(enum dirty_tracking tracking);
+
 struct vcpu;
 struct successor;
 struct control;
@@ -83,7 +87,11 @@ struct vm {
 	bool quit;	     /* the process ends because somebody here said so, not the guest */
 	bool stay;	     /* --stay: do not end when the guest has left, ended or crashed */
 	bool handing_on; /* … this process hands all that is open on to another (ferry upgrade) */
-	bool manual_protect; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
+	enum dirty_tracking dirty_tracking; /* --dirty */
+	uint32_t ring_entries;		    /* of each vCPU's dirty ring; 0: a bitmap instead */
+	pthread_mutex_t ring_lock;	    /* dirty-ring.h; a leaf */
+	_Atomic uint64_t ring_full;	    /* how often a vCPU had to stop for a full ring */
+	bool manual_protect;		    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
 	bool dirty_logging;
 
 	uint64_t paused_at;  /* ns of CLOCK_MONOTONIC: last pause had every vCPU out of the guest */
@@ -166,8 +174,11 @@ void vm_hint_stop(struct vm *vm, bool over);
 int dirty_log_start(struct vm *vm, struct error *err);
 void dirty_log_stop(struct vm *vm);
 bool dirty_log_running(const struct vm *vm);
+/* How many pages vCPU number @vcpu has dirtied while the log runs, as far as can be told: the
+ * difference of two calls counts. Not exact; pages of the VMM are nobody's. */
+uint64_t dirty_log_count(const struct vm *vm, unsigned int vcpu);
 /* Or the pages of @region written since they were last cleared into @bitmap; our own bits are
- * cleared by this, KVM's stay set until dirty_log_clear. */
+ * cleared by this, and those of a ring, KVM's bitmap stays set until dirty_log_clear. */
 int dirty_log_fetch(struct vm *vm, struct memory_region *region, uint64_t *bitmap,
 		    struct error *err);
 /* Clear KVM's bits that @bitmap has set among pages [@first, @first + @n), both multiples of 64 or

@@ -11,11 +11,11 @@ $(BUILD)/bare $(BUILD)/flood: $(BUILD)/%: tests/bench/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $<
 
-$(BUILD)/ram $(BUILD)/snapshot: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(LIBOBJS)
+$(BUILD)/ram $(BUILD)/snapshot $(BUILD)/log: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(LIBOBJS)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-bench-programs: $(BUILD)/bare $(BUILD)/flood $(BUILD)/ram $(BUILD)/snapshot
+bench-programs: $(BUILD)/bare $(BUILD)/flood $(BUILD)/ram $(BUILD)/snapshot $(BUILD)/log
 
 # Of what needs KVM: what BENCH names, or all. Status 77 is that of a bench for which nothing was left here.
 KVM_PARTS := start boot migrate io

@@ -217,6 +217,7 @@ def bad_addresses():
     refused(2, "migrate", "x", "y", "--downtime-limit", "-1", naming="--downtime-limit '-1'")
     refused(2, "migrate", "x", "y", "--max-bandwidth", "fast", naming="--max-bandwidth 'fast'")
     refused(2, "migrate", "x", "y", "--on-timeout", "pray", naming="--on-timeout force pray")
+    refused(2, "migrate", "x", "y", "--converge", "hard", naming="--converge auto hard")
     refused(1, "migrate", path("none"), "unix:x", naming="none No such file")
     refused(2, "save", "x", naming="CONTROL FILE")
     refused(1, "save", path("none"), path("out"), naming="none No such file")

@@ -162,6 +162,22 @@ static void test_stats(void **state)
 	assert_used(f, BALLOON_STATS, 2);
 }
 
+/* A driver that goes by the event index is to kick for each answer (2.7.10). */
+static void test_stats_by_event_index(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio_balloon_stat stat = { VIRTIO_BALLOON_S_MEMFREE, 1234 };
+	uint64_t n = 0;
+
+	reg_write(f->vd, VIRTIO_MMIO_STATUS, 0);
+	start_driver(f, ALL | 1ULL << VIRTIO_RING_F_EVENT_IDX, 0);
+	for (uint16_t i = 0; i < 3; i++) {
+		assert_int_equal(guest_avail_event(&f->queue[BALLOON_STATS]), i);
+		say(f, BALLOON_STATS, i, &stat, sizeof(stat));
+		ops(f)->stats(f->rig.dev, collect, &n); /* and asks for more */
+	}
+}
+
 static void test_report(void **state)
 {
 	struct fixture *f = *state;
@@ -202,6 +218,7 @@ int main(void)
 		BALLOON_TEST(test_long_request),
 		BALLOON_TEST(test_size),
 		BALLOON_TEST(test_stats),
+		BALLOON_TEST(test_stats_by_event_index),
 		BALLOON_TEST(test_report),
 		BALLOON_TEST(test_hostile_state),
 	};

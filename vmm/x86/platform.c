@@ -11,6 +11,11 @@ const char *arch_machine(void)
 	return "ferry,machine-x86_64";
 }
 
+void arch_relax(void)
+{
+	__builtin_ia32_pause();
+}
+
 void arch_memory_hole(uint64_t *start, uint64_t *end)
 {
 	*start = HOLE_START;
