@@ -15,7 +15,12 @@ $(BUILD)/ram $(BUILD)/snapshot $(BUILD)/log: $(BUILD)/%: $(BUILD)/tests/bench/%.
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-bench-programs: $(BUILD)/bare $(BUILD)/flood $(BUILD)/ram $(BUILD)/snapshot $(BUILD)/log
+$(BUILD)/deltas: tests/bench/deltas.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -lzstd
+
+bench-programs: $(BUILD)/deltas $(BUILD)/bare $(BUILD)/flood $(BUILD)/ram $(BUILD)/snapshot $(BUILD)/log
 
 # Of what needs KVM: what BENCH names, or all. Status 77 is that of a bench for which nothing was left here.
 KVM_PARTS := start boot migrate io

@@ -78,6 +78,20 @@ def a_guest_that_writes_as_fast_as_it_can():
 
 
 @t.test
+def where_slowing_it_down_would_cost_too_much():
+    """auto-converge and postcopy together, as ferry migrate --converge auto asks for."""
+    source, destination = dirty("fill=8 ws=16 rate=0 content=random"), t.receive("tcp:127.0.0.1:0")
+    source.qmp.run("migrate-set-capabilities", capabilities=[{"capability": "auto-converge", "state": True}])
+    postcopy(source, destination.uri, "auto", downtime_limit=10, max_bandwidth=4 << 20)
+    source.qmp.event("MIGRATION", match=lambda d: d["status"] == "postcopy-active")
+    info = source.qmp.run("query-migrate")
+    t.check(info.get("cpu-throttle-percentage", 0) == 0, "nobody is slowed any more: %r" % info)
+    t.same(source.wait(), 0, "exit status of the source")
+    completed(destination)
+    finish(destination)
+
+
+@t.test
 def after_rounds_with_two_vcpus_and_both_kinds_of_ram():
     for options in ((), ("--memory-backing", "shared")):
         source = t.run("smp rate=50 rounds=1000000", *options, memory="32", cpus="2")
