@@ -8,8 +8,10 @@
  */
 #include <errno.h>
 #include <linux/virtio_net.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "devices/virtio-net.h"
 
@@ -17,6 +19,13 @@
 #define BURST 64
 /* Frames that the guest is told of at a time: it works on those while others come or go. */
 #define SHOWN 8
+/* Frames within so long are in a row, ns; looks for more of it in vain before they are waited for,
+ * and in all before others on the loop have their turn, which comes, too, when it was away for so
+ * long. */
+#define ROW_NS	1000000
+#define LOOKS	12
+#define TURNS	64
+#define AWAY_NS 8000000
 /* Frames wait at most so long for a driver that gives back just a few buffers, ns. */
 #define BUFFERS_NS 1000000
 
@@ -320,6 +329,55 @@ void net_transmit(struct virtio_net *net, unsigned int pair)
 	arm(net, pair);
 }
 
+/* Receive what there is. False: nothing. */
+static bool take(struct virtio_net *net, unsigned int pair)
+{
+	struct net_pair *p = &net->pair[pair];
+	bool before = p->received, found;
+
+	p->readable = true;
+	p->received = false;
+	receive_all(net, pair, true);
+	found = p->received;
+	p->received |= before;
+	return found;
+}
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * Where frames come in a row, whoever sends them may need this CPU for it, and a thread that sleeps
+ * is woken for each frame and takes it away each time. So it stays awake, and leaves the CPU to
+ * others, until no more come.
+ */
+static void look_for_more(struct virtio_net *net, unsigned int pair)
+{
+	struct net_pair *p = &net->pair[pair];
+	uint64_t last = p->taken_ns, vain = 0;
+
+	p->taken_ns = monotonic_ns();
+	if (p->taken_ns - last > ROW_NS)
+		return;
+	for (unsigned int i = 0; i < TURNS && vain < LOOKS && !p->readable; i++) {
+		pthread_mutex_unlock(&net->vd.dev.lock);
+		sched_yield();
+		pthread_mutex_lock(&net->vd.dev.lock);
+		vain = in_use(net, pair) && take(net, pair) ? 0 : vain + 1;
+		/* Others keep this CPU busy for long: what else waits must not wait for them again.
+		 */
+		last = p->taken_ns;
+		p->taken_ns = monotonic_ns();
+		if (p->taken_ns - last > AWAY_NS)
+			break;
+	}
+}
+
 void net_on_backend(void *opaque, uint32_t events)
 {
 	struct net_pair *p = opaque;
@@ -329,8 +387,8 @@ void net_on_backend(void *opaque, uint32_t events)
 
 	pthread_mutex_lock(&net->vd.dev.lock);
 	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) {
-		p->readable = true;
-		receive_all(net, pair, true);
+		if (take(net, pair))
+			look_for_more(net, pair);
 	}
 	writable = p->blocked && events & (EPOLLOUT | EPOLLERR | EPOLLHUP);
 	if (writable)

@@ -30,6 +30,7 @@ struct net_pair {
 	struct loop_timer *timer; /* looks for receive buffers when set, which is `timed` */
 	bool timed, received;	  /* … since then */
 	bool readable;		  /* there may be frames; false: wait for them */
+	uint64_t taken_ns;	  /* when frames were looked for last */
 	bool blocked;		  /* wait until the host takes frames again */
 };
 
