@@ -285,6 +285,7 @@ static int switch_over(struct source *s, struct error *err)
 	bool checksum = s->m->params.verify && !s->m->stats.pages_hinted && !postcopy;
 	int ret = source_pause(s, checksum, err);
 
+	source_converge_end(s); /* it is nobody's speed any more, or all that it had */
 	ret = ret < 0 ? ret : send_rest(s, err);
 	ret = ret < 0 ? ret : protocol_expect(s->p, RECORD_LOADED, &rec, err);
 	if (postcopy)
