@@ -80,23 +80,6 @@ static void random_bytes_stay(void **state)
 	free_pair(t);
 }
 
-struct writer {
-	struct memory *mem;
-	_Atomic bool stop;
-};
-
-static void *write_wildly(void *opaque)
-{
-	struct writer *w = opaque;
-
-	for (uint64_t i = 1; !w->stop; i++) {
-		uint64_t gpa = i * 0x9e3779b97f4a7c15ULL % (HOLE - 8);
-
-		assert_int_equal(memory_write(w->mem, gpa, &i, sizeof(i)), 0);
-	}
-	return NULL;
-}
-
 /* The guest writes to what is being compressed. */
 static void written_meanwhile(void **state)
 {
