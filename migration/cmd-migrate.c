@@ -49,23 +49,27 @@ static int set_iovecs(void *opaque, const char *value, struct error *err)
 	return set_number(opaque, "x-iovecs", value, 1024, err);
 }
 
+static int set_size(struct migrate_options *o, const char *name, const char *value,
+		    struct error *err)
+{
+	uint64_t bytes;
+	int ret = parse_size(value, 1, &bytes, err);
+
+	if (ret == 0)
+		json_object_set_new(o->parameters, name, json_integer((json_int_t)bytes));
+	return ret;
+}
+
 /* "100M" or "100M/s"; a bare number is bytes a second. */
 static int set_bandwidth(void *opaque, const char *value, struct error *err)
 {
-	struct migrate_options *o = opaque;
 	size_t len = strlen(value);
-	uint64_t bytes;
 	char size[64];
-	int ret;
 
 	if (len > 2 && strcmp(value + len - 2, "/s") == 0)
 		len -= 2;
 	snprintf(size, sizeof(size), "%.*s", (int)len, value);
-	ret = parse_size(size, 1, &bytes, err);
-	if (ret == 0)
-		json_object_set_new(o->parameters, "max-bandwidth",
-				    json_integer((json_int_t)bytes));
-	return ret;
+	return set_size(opaque, "max-bandwidth", size, err);
 }
 
 static int set_channels(void *opaque, const char *value, struct error *err)
@@ -135,6 +139,11 @@ static int set_compress(void *opaque, const char *value, struct error *err)
 static int set_compress_level(void *opaque, const char *value, struct error *err)
 {
 	return set_number(opaque, "compress-level", value, COMPRESS_LEVEL_MAX, err);
+}
+
+static int set_delta_memory(void *opaque, const char *value, struct error *err)
+{
+	return set_size(opaque, "x-delta-memory", value, err);
 }
 
 static int set_true(struct migrate_options *o, const char *name)
@@ -261,6 +270,10 @@ static int main_migrate(int argc, char **argv)
 		{ "compress", "on|off|auto",
 		  "send RAM compressed; auto: only where that is faster (off)", set_compress, &o },
 		{ "compress-level", "N", "of zstd, 1 to 19 (1)", set_compress_level, &o },
+		{ "delta-memory", "SIZE",
+		  "for copies of compressed pages, so that only differences go again (128M); 0: "
+		  "none",
+		  set_delta_memory, &o },
 		{ "timeout", "S", "of the whole migration", set_timeout, &o },
 		{ "converge", "auto|off",
 		  "slow a guest down that is too fast, or let it go before its memory (off)",

@@ -7,6 +7,7 @@
 #define TRY_FIRST     16   /* records after which the other way is tried … */
 #define TRY_MAX	      1024 /* … twice as many each time, as long as that changes nothing */
 #define PLAIN_TRIES   4
+#define TRIES_PART    8 /* of the time at most is for plain ones */
 #define WINDOW_NS     20000000
 #define WINDOW_BYTES  (8UL << 20)
 #define WORTH	      0.9	   /* of the plain cost, to begin with it */
@@ -40,11 +41,11 @@ static enum compress_what end(struct compress_choice *c)
 	return COMPRESS_NOTHING;
 }
 
-/* As many records have followed the rule as it takes to doubt it. */
-static bool doubtful(struct compress_choice *c)
+/* As many records have followed the rule as it takes to doubt it, @least at least. */
+static bool doubtful(struct compress_choice *c, double least)
 {
 	c->patience = MAX(c->patience, TRY_FIRST);
-	if (++c->same < c->patience)
+	if (++c->same < c->patience || c->same < least)
 		return false;
 	c->same = 0;
 	c->patience = MIN(2 * c->patience, TRY_MAX);
@@ -60,7 +61,7 @@ static enum compress_what go_on(struct compress_choice *c)
 		c->proven = true;
 		c->patience = TRY_FIRST;
 	}
-	if (!doubtful(c))
+	if (!doubtful(c, TRIES_PART * PLAIN_TRIES * c->wire_ns / MAX(c->zipped_ns, 0.001)))
 		return COMPRESS_ALL;
 	c->plain_left = PLAIN_TRIES - 1;
 	return COMPRESS_NOTHING;
@@ -80,7 +81,7 @@ enum compress_what compress_choose(struct compress_choice *c)
 		return go_on(c);
 	if (promises(c) && !c->disproved)
 		return begin(c);
-	if (!doubtful(c))
+	if (!doubtful(c, 0))
 		return COMPRESS_NOTHING;
 	c->disproved = false;
 	return COMPRESS_SAMPLE;

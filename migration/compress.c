@@ -10,29 +10,35 @@
 
 #include <zstd.h>
 
+#include "migration/delta.h"
 #include "migration/stream.h"
 
 /* Frames that ask for more memory than this are not ours: 2^22 is RAM_ZSTD_MAX. */
 #define WINDOW_LOG 22
 #define SAMPLE	   (256UL << 10)
+/* A byte is on its way longer than a copy and a comparison of it take: 1 GB/s. */
+#define COPY_WORTH_NS 1.0
 
 struct compressor {
 	enum compress_mode mode;
-	struct compress_choice choice;
+	struct compress_choice choices[2]; /* for pages, for differences */
+	struct compress_choice *choice;	   /* of the last record */
+	struct deltas *deltas;
 	bool zipped; /* the last record */
 	ZSTD_CCtx *zstd;
 	uint8_t in[RAM_ZSTD_MAX];
 	uint8_t out[RAM_ZSTD_MAX];
 };
 
-struct compressor *compressor_new(enum compress_mode mode, int level)
+struct compressor *compressor_new(enum compress_mode mode, int level, struct deltas *deltas)
 {
 	struct compressor *c = malloc(sizeof(*c));
 
 	if (!c)
 		return NULL;
 	c->mode = mode;
-	c->choice = (struct compress_choice){ 0 };
+	c->deltas = deltas;
+	memset(c->choices, 0, sizeof(c->choices));
 	c->zipped = false;
 	c->zstd = ZSTD_createCCtx();
 	if (!c->zstd) {
@@ -57,19 +63,56 @@ void compressor_free(struct compressor *c)
 	free(c);
 }
 
-/* Copy the first @want bytes of the runs: the guest may change its pages at any time, and the
- * library expects that nobody does. */
+static bool keeps_copies(const struct compressor *c)
+{
+	if (!c->deltas || !deltas_wanted(c->deltas))
+		return false;
+	return c->mode == COMPRESS_ON || c->choices[0].wire_ns > COPY_WORTH_NS;
+}
+
+/* Copy @want bytes of the runs, or (@deltas) what there is to send of them: the guest may change
+ * its pages at any time, and the library expects that nobody does. */
 static void gather(struct compressor *c, const struct memory *mem, const struct ram_run *runs,
-		   size_t want)
+		   size_t want, struct deltas *deltas)
 {
 	for (size_t used = 0; used < want; runs++) {
 		size_t len = MIN((size_t)runs->pages << PAGE_SHIFT, want - used);
 
-		if (runs->kind != RAM_DATA)
+		if (runs->kind == RAM_ZERO)
 			continue;
-		memcpy(c->in + used, memory_hva(mem, runs->gpa, len), len);
+		if (deltas)
+			deltas_take(deltas, runs, c->in + used);
+		else
+			memcpy(c->in + used, memory_hva(mem, runs->gpa, len), len);
 		used += len;
 	}
+}
+
+/* What is sent is not known exactly: no copy is right any more. */
+static void forget(struct deltas *d, struct ram_run *runs, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (runs[i].kind == RAM_XOR)
+			runs[i].kind = RAM_DATA;
+		deltas_forget(d, &runs[i]);
+	}
+}
+
+/* Pages again of what was gathered. */
+static struct compressed use_pages(struct compressor *c, struct ram_run *runs, unsigned int n,
+				   size_t bytes)
+{
+	size_t used = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		if (runs[i].kind == RAM_ZERO)
+			continue;
+		if (runs[i].kind == RAM_XOR)
+			deltas_whole(c->deltas, &runs[i], c->in + used);
+		runs[i].kind = RAM_DATA;
+		used += (size_t)runs[i].pages << PAGE_SHIFT;
+	}
+	return (struct compressed){ c->in, bytes, false };
 }
 
 /* The time of others is not what compressing costs. */
@@ -81,34 +124,59 @@ static uint64_t cpu_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-const void *compressor_run(struct compressor *c, const struct memory *mem,
-			   const struct ram_run *runs, uint64_t bytes, size_t *left)
+/* By what they have cost, are mostly differences or mostly pages worth it? */
+static enum compress_what choose(struct compressor *c, const struct ram_run *runs, unsigned int n,
+				 uint64_t bytes)
 {
-	enum compress_what what = COMPRESS_ALL;
-	size_t ret, take = bytes;
+	uint64_t differences = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		if (runs[i].kind == RAM_XOR)
+			differences += (uint64_t)runs[i].pages << PAGE_SHIFT;
+	}
+	c->choice = &c->choices[differences > bytes / 2];
+	if (c->choice->wire_ns <= 0)
+		c->choice->wire_ns = c->choices[0].wire_ns;
+	return c->mode == COMPRESS_AUTO ? compress_choose(c->choice) : COMPRESS_ALL;
+}
+
+/* Compress @take bytes of what was gathered, of which *@left are left. False: it gets no smaller.
+ */
+static bool zip(struct compressor *c, size_t take, size_t *left)
+{
+	size_t ret = ZSTD_compress2(c->zstd, c->out, take - 1, c->in, take);
+
+	/* An error means that there was no room. */
+	*left = ZSTD_isError(ret) ? take : ret;
+	return *left < take;
+}
+
+struct compressed compressor_run(struct compressor *c, const struct memory *mem,
+				 struct ram_run *runs, unsigned int n, uint64_t bytes)
+{
+	enum compress_what what = choose(c, runs, n, bytes);
+	size_t take = what == COMPRESS_SAMPLE ? MIN(bytes, SAMPLE) : bytes, left = take;
+	bool keep = keeps_copies(c);
 	uint64_t start = cpu_ns();
 
 	c->zipped = false;
-	if (!bytes || bytes > RAM_ZSTD_MAX)
-		return NULL;
-	if (c->mode == COMPRESS_AUTO)
-		what = compress_choose(&c->choice);
-	if (what == COMPRESS_NOTHING)
-		return NULL;
-	if (what == COMPRESS_SAMPLE)
-		take = MIN(bytes, SAMPLE);
-	gather(c, mem, runs, take);
-	/* An error means that it does not get smaller: there is no room for more. */
-	ret = ZSTD_compress2(c->zstd, c->out, take - 1, c->in, take);
-	*left = ZSTD_isError(ret) ? take : ret;
-	compress_was(&c->choice, take, *left, cpu_ns() - start);
-	c->zipped = what == COMPRESS_ALL && *left < take;
-	return c->zipped ? c->out : NULL;
+	if (c->deltas && !keep)
+		forget(c->deltas, runs, n);
+	if (!bytes || bytes > RAM_ZSTD_MAX || (what == COMPRESS_NOTHING && !keep))
+		return (struct compressed){ 0 };
+	gather(c, mem, runs, keep ? bytes : take, keep ? c->deltas : NULL);
+	if (what != COMPRESS_NOTHING) {
+		c->zipped = zip(c, take, &left) && what == COMPRESS_ALL;
+		compress_was(c->choice, take, left, cpu_ns() - start);
+	}
+	if (c->zipped)
+		return (struct compressed){ c->out, left, true };
+	return keep ? use_pages(c, runs, n, bytes) : (struct compressed){ 0 };
 }
 
 void compressor_sent(struct compressor *c, uint64_t bytes, uint64_t ns)
 {
-	compress_sent(&c->choice, c->zipped, bytes, ns);
+	compress_sent(c->choice, c->zipped, bytes, ns);
 }
 
 /* ---- The destination ---- */
@@ -116,6 +184,7 @@ void compressor_sent(struct compressor *c, uint64_t bytes, uint64_t ns)
 struct decompressor {
 	ZSTD_DCtx *zstd;
 	uint8_t in[RAM_ZSTD_MAX];
+	uint8_t difference[PAGE_SIZE];
 };
 
 static int get(struct decompressor **d, const struct record *rec, struct error *err)
@@ -150,47 +219,78 @@ static int damaged(const struct record *rec, const char *why, struct error *err)
 			 "one zstd frame of just the pages named", "%s", why);
 }
 
-/* Each piece is filled before the next one is begun. The frame must end with the last of them. */
-static int unpack(ZSTD_DCtx *zstd, ZSTD_inBuffer *in, const struct iovec *iov, size_t n,
-		  const struct record *rec, struct error *err)
-{
-	ZSTD_outBuffer out = { 0 };
-	size_t want = 1; /* bytes it would like to have next, 0 at the end of the frame */
+/* A frame being read; @want: bytes it would like to have next, 0 at its end. */
+struct unpacking {
+	ZSTD_DCtx *zstd;
+	ZSTD_inBuffer in;
+	size_t want;
+	const struct record *rec;
+};
 
-	ZSTD_DCtx_reset(zstd, ZSTD_reset_session_only);
-	for (size_t i = 0; i < n; i++) {
-		if (want == 0)
-			return damaged(rec, "fewer pages", err);
-		out = (ZSTD_outBuffer){ iov[i].iov_base, iov[i].iov_len, 0 };
-		want = ZSTD_decompressStream(zstd, &out, in);
-		if (ZSTD_isError(want))
-			return damaged(rec, ZSTD_getErrorName(want), err);
-		if (out.pos < out.size)
-			return damaged(rec, want ? "an unfinished frame" : "fewer pages", err);
+/* Each piece is filled before the next one is begun. */
+static int fill(struct unpacking *u, void *to, size_t len, struct error *err)
+{
+	ZSTD_outBuffer out = { to, len, 0 };
+
+	if (u->want == 0)
+		return damaged(u->rec, "fewer pages", err);
+	u->want = ZSTD_decompressStream(u->zstd, &out, &u->in);
+	if (ZSTD_isError(u->want))
+		return damaged(u->rec, ZSTD_getErrorName(u->want), err);
+	if (out.pos < out.size)
+		return damaged(u->rec, u->want ? "an unfinished frame" : "fewer pages", err);
+	return 0;
+}
+
+static int fill_run(struct unpacking *u, struct decompressor *d, const struct memory *mem,
+		    const struct ram_run *run, struct error *err)
+{
+	uint64_t len = (uint64_t)run->pages << PAGE_SHIFT;
+	uint8_t *hva = memory_hva(mem, run->gpa, len);
+	int ret = 0;
+
+	if (run->kind == RAM_DATA)
+		return fill(u, hva, len, err);
+	for (uint64_t at = 0; at < len && ret == 0; at += PAGE_SIZE) {
+		ret = fill(u, d->difference, PAGE_SIZE, err);
+		if (ret == 0)
+			page_xor(hva + at, d->difference);
 	}
+	return ret;
+}
+
+/* The frame must end with the last of the pages. */
+static int end_frame(struct unpacking *u, struct error *err)
+{
+	ZSTD_outBuffer out = { NULL, 0, 0 };
+
 	/* What has no bytes of a page may still be to come. */
-	if (want) {
-		out.pos = out.size;
-		want = ZSTD_decompressStream(zstd, &out, in);
-	}
-	if (ZSTD_isError(want))
-		return damaged(rec, ZSTD_getErrorName(want), err);
-	return want == 0 ? 0 : damaged(rec, "more pages, or an unfinished frame", err);
+	if (u->want)
+		u->want = ZSTD_decompressStream(u->zstd, &out, &u->in);
+	if (ZSTD_isError(u->want))
+		return damaged(u->rec, ZSTD_getErrorName(u->want), err);
+	if (u->want)
+		return damaged(u->rec, "more pages, or an unfinished frame", err);
+	return u->in.pos == u->in.size ? 0 : damaged(u->rec, "bytes after the frame", err);
 }
 
 int decompress(struct decompressor **d, struct stream *s, const struct record_reader *r,
-	       const struct record *rec, const struct iovec *iov, size_t n, struct error *err)
+	       const struct record *rec, const struct memory *mem, const struct ram_run *runs,
+	       unsigned int n, struct error *err)
 {
-	ZSTD_inBuffer in = { .size = rec->payload_len };
+	struct unpacking u = { .rec = rec, .want = 1 };
 	int ret = get(d, rec, err);
 
 	if (ret < 0)
 		return ret;
-	in.src = (*d)->in;
 	ret = stream_readv(s, &(struct iovec){ (*d)->in, rec->payload_len }, 1);
 	ret = record_payload_result(r, rec, ret, err);
-	ret = ret < 0 ? ret : unpack((*d)->zstd, &in, iov, n, rec, err);
-	if (ret == 0 && in.pos != in.size)
-		ret = damaged(rec, "bytes after the frame", err);
-	return ret;
+	u.zstd = (*d)->zstd;
+	u.in = (ZSTD_inBuffer){ (*d)->in, rec->payload_len, 0 };
+	ZSTD_DCtx_reset(u.zstd, ZSTD_reset_session_only);
+	for (unsigned int i = 0; i < n && ret == 0; i++) {
+		if (runs[i].kind != RAM_ZERO)
+			ret = fill_run(&u, *d, mem, &runs[i], err);
+	}
+	return ret < 0 ? ret : end_frame(&u, err);
 }

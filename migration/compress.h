@@ -8,7 +8,8 @@
  * measured, and a sample tells what compressing one costs and what is left of it. If that promises
  * to win it is done, and then measured as a whole, for how much of it is hidden behind sending
  * depends on the socket's buffer. The way not taken is tried now and then, since links, loads and
- * memory change.
+ * memory change. Whole pages and differences (delta.h) are judged apart. Differences need copies,
+ * so where a byte takes longer on its way than that costs, pages that go again are always copied.
  */
 #ifndef MIGRATION_COMPRESS_H
 #define MIGRATION_COMPRESS_H
@@ -16,14 +17,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 #include "migration/record.h"
 #include "vmm/memory.h"
 
+struct deltas;
 struct stream;
 
 #define COMPRESS_LEVEL_MAX 19
+#define ZSTD_WITH_XOR	   2 /* "zstd" of a HELLO that takes differences, too */
 
 enum compress_mode { COMPRESS_OFF, COMPRESS_ON, COMPRESS_AUTO };
 
@@ -60,17 +62,25 @@ void compress_sent(struct compress_choice *c, bool zipped, uint64_t raw, uint64_
 
 struct compressor;
 
-/* 12 MiB at most. NULL without memory. */
-struct compressor *compressor_new(enum compress_mode mode, int level);
+/* 12 MiB at most. NULL without memory. @deltas, which several may share, must live longer; NULL:
+ * pages only. */
+struct compressor *compressor_new(enum compress_mode mode, int level, struct deltas *deltas);
 void compressor_free(struct compressor *c); /* NULL is allowed */
 
+/* What goes instead of the pages themselves. */
+struct compressed {
+	const void *bytes; /* NULL: nothing does. Valid until the next call */
+	size_t len;
+	bool zipped; /* or just copied */
+};
+
 /*
- * Compress the data runs of a record, @bytes in all, if that is worth it. *@left of the result,
- * which is valid until the next call, are less than @bytes; NULL: send them as they are. The guest
- * may write to them meanwhile.
+ * Compress the data runs of a record and its differences, @bytes in all, if that is worth it.
+ * If it is not there are no differences in @runs any more. The guest may write to its pages
+ * meanwhile.
  */
-const void *compressor_run(struct compressor *c, const struct memory *mem,
-			   const struct ram_run *runs, uint64_t bytes, size_t *left);
+struct compressed compressor_run(struct compressor *c, const struct memory *mem,
+				 struct ram_run *runs, unsigned int n, uint64_t bytes);
 /* The record of @bytes, for which that was called, has gone; it took @ns, that call included. */
 void compressor_sent(struct compressor *c, uint64_t bytes, uint64_t ns);
 
@@ -78,10 +88,11 @@ void compressor_sent(struct compressor *c, uint64_t bytes, uint64_t ns);
 
 struct decompressor;
 
-/* Read the payload of @rec and put the frame in it into @iov, all of which it must fill. *@d is
- * made at the first call. 0, or a negative errno with @err. */
+/* Read the payload of @rec and put the frame in it into its @n @runs, which lie in @mem and all of
+ * which it must fill. *@d is made at the first call. 0, or a negative errno with @err. */
 int decompress(struct decompressor **d, struct stream *s, const struct record_reader *r,
-	       const struct record *rec, const struct iovec *iov, size_t n, struct error *err);
+	       const struct record *rec, const struct memory *mem, const struct ram_run *runs,
+	       unsigned int n, struct error *err);
 void decompressor_free(struct decompressor *d); /* NULL is allowed */
 
 #endif

@@ -30,7 +30,8 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 	if (!m)
 		return no_memory(err);
 	*ret = json_pack(
-		"{s:I, s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i, s:s, s:b}",
+		"{s:I, s:I, s:I, s:I, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:i, s:I, s:s, "
+		"s:b}",
 		"max-bandwidth", (json_int_t)m->params.max_bandwidth, "max-postcopy-bandwidth",
 		(json_int_t)m->params.max_postcopy_bandwidth, "downtime-limit",
 		(json_int_t)m->params.downtime_limit, "x-timeout", (json_int_t)m->params.timeout,
@@ -39,7 +40,8 @@ static int run_query_parameters(struct vm *vm, json_t *args, json_t **ret, struc
 		"x-send-ram", m->params.send_ram, "x-deadline", (int)m->params.deadline_ms,
 		"multifd-channels", (int)m->params.channels, "x-zero-copy",
 		mode_names[m->params.zero_copy], "x-compress", mode_names[m->params.compress],
-		"compress-level", (int)m->params.compress_level, "x-postcopy",
+		"compress-level", (int)m->params.compress_level, "x-delta-memory",
+		(json_int_t)m->params.delta_memory, "x-postcopy",
 		postcopy_when(m->params.postcopy_when, when, sizeof(when)), "direct-io",
 		m->params.direct_io);
 	return 0;
@@ -58,7 +60,7 @@ static int parse_mode(const char *parameter, const char *name, struct error *err
 /* What a client may set, collected before any of it is applied. */
 struct wanted {
 	int64_t max_bandwidth, postcopy_bandwidth, downtime_limit, timeout, iovecs, deadline_ms,
-		channels, compress_level;
+		channels, compress_level, delta_memory;
 	const char *on_timeout, *zero_copy, *compress, *postcopy;
 	int postcopy_when;
 	bool copy, verify, send_ram, direct_io;
@@ -94,6 +96,9 @@ static int parse_parameters(json_t *args, struct wanted *w, struct error *err)
 	ret = ret ? ret
 		  : control_arg_int(args, "compress-level", false, 1, COMPRESS_LEVEL_MAX,
 				    &w->compress_level, err);
+	ret = ret ? ret
+		  : control_arg_int(args, "x-delta-memory", false, 0, 1L << 40, &w->delta_memory,
+				    err);
 	if (ret == 0 && (parse_mode("x-zero-copy", w->zero_copy, err) < 0 ||
 			 parse_mode("x-compress", w->compress, err) < 0))
 		ret = -EINVAL;
@@ -127,6 +132,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 		.zero_copy = mode_names[p->zero_copy],
 		.compress = mode_names[p->compress],
 		.compress_level = p->compress_level,
+		.delta_memory = (int64_t)p->delta_memory,
 		.postcopy = postcopy_when(p->postcopy_when, when, sizeof(when)),
 		.copy = p->copy,
 		.verify = p->verify,
@@ -147,6 +153,7 @@ static int run_set_parameters(struct vm *vm, json_t *args, json_t **ret, struct 
 	p->zero_copy = parse_mode("", w.zero_copy, NULL);
 	p->compress = parse_mode("", w.compress, NULL);
 	p->compress_level = (int)w.compress_level;
+	p->delta_memory = (uint64_t)w.delta_memory;
 	p->postcopy_when = w.postcopy_when;
 	p->copy = w.copy;
 	p->verify = w.verify;
@@ -166,7 +173,7 @@ static const struct control_command set_command = {
 	.name = "migrate-set-parameters",
 	.args = "max-bandwidth max-postcopy-bandwidth downtime-limit multifd-channels x-timeout "
 		"x-on-timeout x-iovecs x-copy x-verify x-send-ram direct-io x-deadline x-zero-copy "
-		"x-compress compress-level x-postcopy",
+		"x-compress compress-level x-delta-memory x-postcopy",
 	.run = run_set_parameters,
 };
 CONTROL_COMMAND(set_command);

@@ -119,6 +119,7 @@ static json_t *own_info(const struct migration *m)
 	put(info, "zero-copy-fallbacks", s->zerocopy_fallbacks);
 	put(info, "zstd-pages", s->zipped_pages);
 	put(info, "zstd-bytes", s->zipped_bytes);
+	put(info, "delta-pages", s->delta_pages);
 	put(info, "iovecs-queued", s->iovecs_queued);
 	put(info, "ram-given", s->ram_given);
 	put(info, "backlog", s->backlog);

@@ -65,7 +65,7 @@ static int greet(struct destination *d, bool *known, struct error *err)
 
 	hello_local(&ours);
 	ours.ram_fd = channel_carries_fds(d->ch) && !d->m->params.send_ram;
-	ours.zstd = 1;
+	ours.zstd = ZSTD_WITH_XOR;
 	ours.device_fds = channel_carries_fds(d->ch) && d->m->heir;
 	if (!d->m->listener->once) {
 		ours.channels_max = CHANNELS_MAX;

@@ -8,7 +8,7 @@
  *            block-record-max (optional), mirror-disks (optional, 1: BLOCK records will come);
  *            of a destination: ram-fd, device-fds (optional, 1: it takes descriptors),
  *            channels-max, channels-token (optional, multifd.h),
- *            zstd (optional, 1: it takes RAM_ZSTD records);
+ *            zstd (optional, 1: it takes RAM_ZSTD records, 2: with differences among them);
  *            of a source that is going to open data connections: channels;
  *            of both: postcopy (optional, 1: it can, or may, postcopy.h)
  *   RAM_FD   size, in bytes; DEVICE_FD  device, fds (how many), note (for the device)
@@ -63,7 +63,7 @@ struct hello {
 	uint64_t mirror_disks; /* 1: the source is going to send its disks, too */
 	uint64_t ram_fd;       /* 1: the destination takes RAM_FD … */
 	uint64_t device_fds;   /* … and DEVICE_FD records */
-	uint64_t zstd;	       /* … and RAM_ZSTD records */
+	uint64_t zstd;	       /* … and RAM_ZSTD records; 2: with RAM_XOR */
 	uint64_t postcopy;     /* 1: it can do it; of a source: it may do it, postcopy.h */
 	/* Data connections, multifd.h: those the source opens, and the destination takes; 0: none.
 	 */

@@ -135,6 +135,7 @@ struct migration *migration_get(struct vm *vm)
 	m->params.iovecs = IOV_MAX;
 	m->params.channels = DEFAULT_CHANNELS;
 	m->params.compress_level = 1;
+	m->params.delta_memory = 128 << 20;
 	m->params.mapped_ram = true;
 	m->params.postcopy_when = POSTCOPY_BY_COMMAND;
 	m->cancel_fd = m->wake_fd = -1;

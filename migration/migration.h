@@ -46,24 +46,25 @@ struct migration_params {
 	_Atomic uint64_t max_postcopy_bandwidth; /* of what nobody waits for, likewise */
 	_Atomic uint64_t downtime_limit;	 /* ms */
 	_Atomic uint64_t timeout;		 /* s in all, 0: none */
-	_Atomic bool force;	    /* at the timeout switch over instead of giving up */
-	_Atomic int zero_copy;	    /* enum zerocopy_mode */
-	_Atomic int compress;	    /* enum compress_mode */
-	_Atomic int compress_level; /* 1 to COMPRESS_LEVEL_MAX */
-	_Atomic int iovecs;	    /* of one system call, 1 to IOV_MAX */
-	_Atomic bool copy;	    /* copy guest memory before sending it, to compare */
-	_Atomic bool verify;	    /* checksum all RAM on both sides at switchover */
-	_Atomic bool mirror;	    /* of the next one: send the disks, too */
-	_Atomic bool send_ram;	    /* also where it could be handed over by descriptor */
-	_Atomic bool auto_converge; /* slow the guest down where it is too fast, converge.h */
-	_Atomic bool multifd;	    /* RAM goes over connections of its own, … */
-	_Atomic int channels;	    /* … so many, 1 to CHANNELS_MAX */
-	_Atomic bool postcopy;	    /* RAM may follow the guest, postcopy.h */
-	_Atomic int postcopy_when;  /* … after so many rounds, or POSTCOPY_* */
-	_Atomic bool mapped_ram;    /* to a file: every page in its place (ram-map.h) */
-	_Atomic bool direct_io;	    /* … past the page cache */
-	_Atomic bool background;    /* … while the guest goes on (write-guard.h) */
-	_Atomic int deadline_ms;    /* of every step instead of the protocol's own, 0: those */
+	_Atomic bool force;	       /* at the timeout switch over instead of giving up */
+	_Atomic int zero_copy;	       /* enum zerocopy_mode */
+	_Atomic int compress;	       /* enum compress_mode */
+	_Atomic int compress_level;    /* 1 to COMPRESS_LEVEL_MAX */
+	_Atomic uint64_t delta_memory; /* bytes for what was compressed before, delta.h */
+	_Atomic int iovecs;	       /* of one system call, 1 to IOV_MAX */
+	_Atomic bool copy;	       /* copy guest memory before sending it, to compare */
+	_Atomic bool verify;	       /* checksum all RAM on both sides at switchover */
+	_Atomic bool mirror;	       /* of the next one: send the disks, too */
+	_Atomic bool send_ram;	       /* also where it could be handed over by descriptor */
+	_Atomic bool auto_converge;    /* slow the guest down where it is too fast, converge.h */
+	_Atomic bool multifd;	       /* RAM goes over connections of its own, … */
+	_Atomic int channels;	       /* … so many, 1 to CHANNELS_MAX */
+	_Atomic bool postcopy;	       /* RAM may follow the guest, postcopy.h */
+	_Atomic int postcopy_when;     /* … after so many rounds, or POSTCOPY_* */
+	_Atomic bool mapped_ram;       /* to a file: every page in its place (ram-map.h) */
+	_Atomic bool direct_io;	       /* … past the page cache */
+	_Atomic bool background;       /* … while the guest goes on (write-guard.h) */
+	_Atomic int deadline_ms;       /* of every step instead of the protocol's own, 0: those */
 };
 
 /* Of the last migration, written by its thread. They only grow until the next one starts. */
@@ -72,6 +73,7 @@ struct migration_stats {
 	_Atomic uint64_t pages_data, pages_zero;	 /* sent or received */
 	_Atomic uint64_t pages_hinted; /* not sent: the guest does not need what they hold */
 	_Atomic uint64_t zipped_pages, zipped_bytes; /* of pages_data, compressed; to so much */
+	_Atomic uint64_t delta_pages;		     /* … of them as differences */
 	_Atomic uint64_t ram_total;		     /* bytes of guest RAM */
 	_Atomic uint64_t ram_given;		     /* … of it handed over by descriptor */
 	_Atomic uint64_t disk_total;		     /* bytes of disks that are mirrored */

@@ -288,7 +288,7 @@ int multifd_save_round(struct multifd_save *s, bool live, struct error *err)
 	uint64_t before = sent_bytes(s);
 	bool failed;
 
-	s->m->stats.rounds++;
+	ram_save_begin_round(s->ram);
 	pthread_mutex_lock(&s->lock);
 	s->live = live;
 	s->chunk = chunk_pages(s);

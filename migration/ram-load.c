@@ -135,9 +135,11 @@ int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 		t->iov[n_iov++] = (struct iovec){ memory_hva(l->mem, run->gpa, run_bytes(run)),
 						  run_bytes(run) };
 		stats->pages_data += run->pages;
+		stats->delta_pages += run->kind == RAM_XOR ? run->pages : 0;
 	}
 	if (rec->type == RECORD_RAM_ZSTD) {
-		ret = decompress(&t->decompressor, &p->stream, &p->reader, rec, t->iov, n_iov, err);
+		ret = decompress(&t->decompressor, &p->stream, &p->reader, rec, l->mem, t->runs,
+				 (unsigned int)n, err);
 	} else {
 		ret = stream_readv(&p->stream, t->iov, n_iov);
 		ret = record_payload_result(&p->reader, rec, ret, err);

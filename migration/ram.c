@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/param.h>
 
+#include "migration/delta.h"
 #include "migration/multifd.h"
 #include "migration/zero.h"
 
@@ -62,16 +63,19 @@ int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, u
 	return ret;
 }
 
+static int no_memory(struct error *err)
+{
+	return error_set(err, -ENOMEM, "migrate", "RAM", "", "memory to compress it", "none");
+}
+
 int ram_batch_init(const struct ram_save *s, struct ram_batch *b, struct protocol *p,
 		   struct error *err)
 {
 	b->p = p;
 	if (s->compress == COMPRESS_OFF || b->compressor)
 		return 0;
-	b->compressor = compressor_new(s->compress, s->m->params.compress_level);
-	return b->compressor ? 0
-			     : error_set(err, -ENOMEM, "migrate", "RAM", "",
-					 "memory to compress it", "none");
+	b->compressor = compressor_new(s->compress, s->m->params.compress_level, s->deltas);
+	return b->compressor ? 0 : no_memory(err);
 }
 
 void ram_batch_free(struct ram_batch *b)
@@ -79,21 +83,28 @@ void ram_batch_free(struct ram_batch *b)
 	compressor_free(b->compressor);
 }
 
-int ram_save_compress(struct ram_save *s, bool takes, struct error *err)
+int ram_save_compress(struct ram_save *s, uint64_t zstd, struct error *err)
 {
 	enum compress_mode mode = (enum compress_mode)s->m->params.compress;
+	uint64_t room = s->m->params.delta_memory;
 
-	if (mode == COMPRESS_ON && !takes)
+	if (mode == COMPRESS_ON && !zstd)
 		return error_set(err, -EOPNOTSUPP, "hello", "destination", "zstd",
 				 "one that takes compressed RAM", "one that does not");
-	if (takes)
+	if (zstd)
 		s->compress = mode;
+	if (s->compress != COMPRESS_OFF && zstd >= ZSTD_WITH_XOR && room >= PAGE_SIZE) {
+		s->deltas = deltas_new(&s->vm->memory, room);
+		if (!s->deltas)
+			return no_memory(err);
+	}
 	return ram_batch_init(s, &s->batch, s->p, err);
 }
 
 void ram_save_free(struct ram_save *s)
 {
 	ram_batch_free(&s->batch);
+	deltas_free(s->deltas);
 	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
 		free(s->bitmap[i]);
 	if (s->vm) {
@@ -146,19 +157,19 @@ uint64_t ram_save_remaining_ns(const struct ram_save *s)
 /* Bytes of it on the wire. */
 static uint64_t wire_payload(const struct ram_batch *b)
 {
-	return b->zipped ? b->zipped_len : b->payload;
+	return b->instead.bytes ? b->instead.len : b->payload;
 }
 
 /* Hand the record that was put together to the stream, and wait until the channel has it. */
 int ram_batch_send(struct ram_save *s, struct ram_batch *b, struct error *err)
 {
 	size_t len = ram_runs_encode(b->runs, b->n, b->wire);
-	int ret = protocol_send(b->p, b->zipped ? RECORD_RAM_ZSTD : RECORD_RAM, b->wire, len,
-				wire_payload(b), true, err);
+	int ret = protocol_send(b->p, b->instead.zipped ? RECORD_RAM_ZSTD : RECORD_RAM, b->wire,
+				len, wire_payload(b), true, err);
 
-	if (b->zipped && ret == 0)
-		stream_put_buffer_async(&b->p->stream, b->zipped, b->zipped_len);
-	for (unsigned int i = 0; i < b->n && ret == 0 && !b->zipped; i++) {
+	if (b->instead.bytes && ret == 0)
+		stream_put_buffer_async(&b->p->stream, b->instead.bytes, b->instead.len);
+	for (unsigned int i = 0; i < b->n && ret == 0 && !b->instead.bytes; i++) {
 		const struct ram_run *run = &b->runs[i];
 		uint64_t bytes = (uint64_t)run->pages << PAGE_SHIFT;
 
@@ -183,9 +194,10 @@ static void count_record(struct ram_save *s, struct ram_batch *b, uint64_t ns)
 	s->dirty -= b->pages;
 	stats->send_ns += ns;
 	stats->pages_data += b->payload >> PAGE_SHIFT;
-	if (b->zipped) {
+	if (b->instead.zipped) {
 		stats->zipped_pages += b->payload >> PAGE_SHIFT;
-		stats->zipped_bytes += b->zipped_len;
+		stats->zipped_bytes += b->instead.len;
+		stats->delta_pages += b->xor_pages;
 	}
 	stats->pages_zero += b->pages - (b->payload >> PAGE_SHIFT);
 	stats->records++;
@@ -205,14 +217,6 @@ static uint64_t limit_wait(struct ram_save *s, const struct ram_batch *b)
 	return wait;
 }
 
-static void compress_record(struct ram_save *s, struct ram_batch *b)
-{
-	b->zipped = NULL;
-	if (b->compressor)
-		b->zipped = compressor_run(b->compressor, &s->vm->memory, b->runs, b->payload,
-					   &b->zipped_len);
-}
-
 /* Waiting for the rate limit counts as sending: the limit is then the bandwidth there is. So does
  * compressing. */
 int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct error *err)
@@ -222,7 +226,10 @@ int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct er
 
 	if (!b->n)
 		return 0;
-	compress_record(s, b);
+	b->instead = (struct compressed){ 0 };
+	if (b->compressor)
+		b->instead =
+			compressor_run(b->compressor, &s->vm->memory, b->runs, b->n, b->payload);
 	migration_sleep(s->m, live ? limit_wait(s, b) : 0);
 	ret = migration_check(s->m, err);
 	ret = ret < 0 ? ret : ram_batch_send(s, b, err);
@@ -232,7 +239,7 @@ int ram_save_flush(struct ram_save *s, struct ram_batch *b, bool live, struct er
 		compressor_sent(b->compressor, b->payload, now_ns() - start);
 	count_record(s, b, now_ns() - start);
 	b->n = 0;
-	b->payload = b->pages = 0;
+	b->payload = b->pages = b->xor_pages = 0;
 	return 0;
 }
 
@@ -257,8 +264,10 @@ void ram_batch_add(struct ram_batch *b, const struct memory_region *region, uint
 	else
 		b->runs[b->n++] = (struct ram_run){ gpa, 1, (uint8_t)kind };
 	b->pages++;
-	if (kind == RAM_DATA)
+	if (kind != RAM_ZERO)
 		b->payload += PAGE_SIZE;
+	if (kind == RAM_XOR)
+		b->xor_pages++;
 }
 
 static bool is_full(const struct ram_save *s, const struct ram_batch *b, bool live)
@@ -285,6 +294,18 @@ static uint64_t next_dirty(const uint64_t *bitmap, uint64_t page, uint64_t end)
 	return end;
 }
 
+static enum ram_kind kind_of(struct ram_save *s, unsigned int i, uint64_t page)
+{
+	const struct memory_region *region = &s->vm->memory.regions[i];
+	const struct ram_run run = { region->gpa + (page << PAGE_SHIFT), 1, RAM_ZERO };
+
+	if (!page_is_zero((const char *)region->hva + (page << PAGE_SHIFT)))
+		return s->deltas && deltas_has(s->deltas, i, page) ? RAM_XOR : RAM_DATA;
+	if (s->deltas)
+		deltas_forget(s->deltas, &run);
+	return RAM_ZERO;
+}
+
 /* Send the dirty pages [@page, @end) of region @i, whose bits in KVM's log are clear. */
 static int save_pages(struct ram_save *s, struct ram_batch *b, unsigned int i, uint64_t page,
 		      uint64_t end, bool live, struct error *err)
@@ -294,8 +315,6 @@ static int save_pages(struct ram_save *s, struct ram_batch *b, unsigned int i, u
 
 	for (page = next_dirty(bitmap, page, end); page < end;
 	     page = next_dirty(bitmap, page + 1, end)) {
-		bool zero;
-
 		if (is_full(s, b, live)) {
 			int ret = ram_save_flush(s, b, live, err);
 
@@ -305,8 +324,7 @@ static int save_pages(struct ram_save *s, struct ram_batch *b, unsigned int i, u
 				return 0;
 		}
 		bitmap[page / WORD_BITS] &= ~(1ULL << (page % WORD_BITS));
-		zero = page_is_zero((const char *)region->hva + (page << PAGE_SHIFT));
-		ram_batch_add(b, region, page, zero ? RAM_ZERO : RAM_DATA);
+		ram_batch_add(b, region, page, kind_of(s, i, page));
 	}
 	return 0;
 }
@@ -344,11 +362,18 @@ static int save_region(struct ram_save *s, unsigned int i, bool live, struct err
 	return ret;
 }
 
+void ram_save_begin_round(struct ram_save *s)
+{
+	s->m->stats.rounds++;
+	if (s->deltas)
+		deltas_begin_round(s->deltas, s->bitmap, s->dirty);
+}
+
 int ram_save_round(struct ram_save *s, bool live, struct error *err)
 {
 	int ret = 0;
 
-	s->m->stats.rounds++;
+	ram_save_begin_round(s);
 	for (unsigned int i = 0; i < s->vm->memory.n_regions && ret == 0; i++)
 		ret = save_region(s, i, live, err);
 	return ret < 0 ? ret : ram_save_flush(s, &s->batch, live, err);

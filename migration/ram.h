@@ -32,11 +32,11 @@ struct ram_batch {
 	unsigned int n;
 	uint64_t payload; /* bytes */
 	uint64_t pages;	  /* of all runs */
+	uint64_t xor_pages;
 	uint64_t sent_bytes,
 		sent_ns; /* of payload by records sent so far, and how long that took */
 	struct compressor *compressor; /* NULL: pages go as they are */
-	const void *zipped;	       /* payload of the record about to go, if it is compressed */
-	size_t zipped_len;
+	struct compressed instead;     /* of its pages, in the record about to go */
 	uint8_t wire[RAM_RUNS_MAX * RAM_RUN_WIRE];
 	struct ram_run runs[RAM_RUNS_MAX];
 };
@@ -48,6 +48,7 @@ struct ram_save {
 	struct multifd_save *multifd; /* sends instead; NULL: all goes over one connection */
 	uint64_t batch_max;	      /* bytes of payload the other side takes in one record */
 	enum compress_mode compress;  /* what the other side takes, too */
+	struct deltas *deltas;	      /* NULL: pages that go again go whole */
 	uint64_t *bitmap[MEMORY_MAX_REGIONS]; /* pages still to send */
 	_Atomic uint64_t dirty;		      /* … their number */
 	uint64_t fetched_ns;		      /* when the dirty log was read last */
@@ -72,9 +73,9 @@ int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, u
 		  struct error *err);
 void ram_save_free(struct ram_save *s);
 
-/* Compress from now on, as params.compress says, if the other side @takes that. After
- * ram_save_init(). */
-int ram_save_compress(struct ram_save *s, bool takes, struct error *err);
+/* Compress from now on, as params.compress says, if the other side takes that: @zstd of its HELLO.
+ * After ram_save_init(). */
+int ram_save_compress(struct ram_save *s, uint64_t zstd, struct error *err);
 
 /*
  * Ask devices which pages need not be sent, until ram_save_fetch(); after ram_save_init(), before
@@ -95,6 +96,9 @@ int ram_save_fetch(struct ram_save *s, struct error *err);
  * to be forced. All is flushed on return.
  */
 int ram_save_round(struct ram_save *s, bool live, struct error *err);
+
+/* For multifd-save.c: a round begins, no thread sending. */
+void ram_save_begin_round(struct ram_save *s);
 
 /*
  * Wait until what was sent has left this host, for it delays whatever comes after it: the last

@@ -182,12 +182,17 @@ static int decode_run(const struct record *rec, size_t i, struct ram_run *run, s
 		return bad_run(rec, i, "pages", "at least 1", 0, err);
 	if (((uint64_t)run->pages << RAM_PAGE_SHIFT) - 1 > UINT64_MAX - run->gpa)
 		return bad_run(rec, i, "pages", "an end within 64 bits", run->pages, err);
-	if (run->kind != RAM_DATA && run->kind != RAM_ZERO)
-		return bad_run(rec, i, "kind", "1 (data) or 2 (zero)", run->kind, err);
 	if (w.zero[0] | w.zero[1] | w.zero[2])
 		return bad_run(rec, i, "reserved bytes", "0",
 			       (uint64_t)(w.zero[0] << 16 | w.zero[1] << 8 | w.zero[2]), err);
-	return 0;
+	if (run->kind == RAM_DATA || run->kind == RAM_ZERO)
+		return 0;
+	if (rec->type != RECORD_RAM_ZSTD)
+		return bad_run(rec, i, "kind", "1 (data) or 2 (zero)", run->kind, err);
+	return run->kind == RAM_XOR
+		       ? 0
+		       : bad_run(rec, i, "kind", "1 (data), 2 (zero) or 3 (difference)", run->kind,
+				 err);
 }
 
 /* @n if the payload can be that of @data bytes, compressed. */
@@ -220,7 +225,7 @@ int ram_runs_decode(const struct record *rec, struct ram_run *runs, struct error
 
 		if (ret)
 			return ret;
-		if (runs[i].kind == RAM_DATA)
+		if (runs[i].kind != RAM_ZERO)
 			data += (uint64_t)runs[i].pages << RAM_PAGE_SHIFT;
 	}
 	if (rec->type == RECORD_RAM_ZSTD)

@@ -24,7 +24,8 @@
  *     13     3  zero
  *
  * and as payload the pages of all data runs, in that order, back to back. RAM_ZSTD has the same
- * metadata, and as payload one zstd frame of these pages, which is shorter than they are.
+ * metadata, and as payload one zstd frame of these pages, which is shorter than they are; there
+ * may be runs of differences (XOR) among them.
  *
  * Errors: {"stream", "RAM record at byte 4711", field, expected, got}. Codes: -ENODATA the stream
  * ended between two records, -EPIPE it ended inside one, -EBADMSG a CRC is wrong, -EPROTO a value
@@ -193,7 +194,8 @@ int record_meta_end(const struct record_meta *m, const struct record *rec, struc
 
 enum ram_kind {
 	RAM_DATA = 1, /* the pages are in the payload */
-	RAM_ZERO = 2  /* the pages are all zero, nothing follows */
+	RAM_ZERO = 2, /* the pages are all zero, nothing follows */
+	RAM_XOR = 3   /* their differences to what the destination has are: in RAM_ZSTD only */
 };
 
 struct ram_run {

@@ -194,11 +194,13 @@ static void print_costs(FILE *out, const json_t *info)
 		fprintf(out, ", %s each", human((referenced + copied) / calls, b, sizeof(b)));
 	fputc('\n', out);
 	if (number(info, "x-ferry", "zstd-pages") > 0)
-		fprintf(out, "  compressed    %s to %s\n",
+		fprintf(out, "  compressed    %s to %s, %.0f of %.0f pages as differences\n",
 			human(number(info, "x-ferry", "zstd-pages") *
 				      number(info, "ram", "page-size"),
 			      a, sizeof(a)),
-			human(number(info, "x-ferry", "zstd-bytes"), b, sizeof(b)));
+			human(number(info, "x-ferry", "zstd-bytes"), b, sizeof(b)),
+			number(info, "x-ferry", "delta-pages"),
+			number(info, "x-ferry", "zstd-pages"));
 	if (number(info, "x-ferry", "zero-copy-bytes") +
 		    number(info, "x-ferry", "zero-copy-fallbacks") >
 	    0)

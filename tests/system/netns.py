@@ -112,6 +112,9 @@ class Pair:
             yield
         finally:
             self.hosts[side].run("ip link set cable up")
+            # Who asked for the other side's address meanwhile would refuse to send for some seconds more.
+            for host in self.hosts.values():
+                host.run("ip neigh flush dev cable")
 
 
 def neighbour(pair):

@@ -107,18 +107,21 @@ static inline struct migration_stats *stats(struct pair *t, int side)
 	return &t->vm[side]->migration->stats;
 }
 
-/* A guest that writes anywhere below the hole until it is told to stop. */
+/* A guest that writes anywhere in @size bytes from @first on, or, if that is 0, below the hole,
+ * until it is told to stop. */
 struct writer {
 	struct memory *mem;
 	_Atomic bool stop;
+	uint64_t first, size;
 };
 
 static inline void *write_wildly(void *opaque)
 {
 	struct writer *w = opaque;
+	uint64_t size = w->size ? w->size : HOLE;
 
 	for (uint64_t i = 1; !w->stop; i++) {
-		uint64_t gpa = i * 0x9e3779b97f4a7c15ULL % (HOLE - 8);
+		uint64_t gpa = w->first + i * 0x9e3779b97f4a7c15ULL % (size - 8);
 
 		assert_int_equal(memory_write(w->mem, gpa, &i, sizeof(i)), 0);
 	}

@@ -23,7 +23,7 @@ static void begin_zipped(struct pair *t, enum compress_mode mode)
 
 	t->vm[0]->migration->params.compress = mode;
 	begin(t);
-	assert_int_equal(ram_save_compress(t->save, true, &err), 0);
+	assert_int_equal(ram_save_compress(t->save, ZSTD_WITH_XOR, &err), 0);
 }
 
 static void crosses(void **state)
@@ -133,9 +133,9 @@ static void destination_without_it(void **state)
 	fill_text(&t->vm[0]->memory);
 	t->vm[0]->migration->params.compress = COMPRESS_AUTO;
 	begin(t);
-	assert_int_equal(ram_save_compress(t->save, false, &err), 0);
+	assert_int_equal(ram_save_compress(t->save, 0, &err), 0);
 	t->vm[0]->migration->params.compress = COMPRESS_ON;
-	assert_int_equal(ram_save_compress(t->save, false, &err), -EOPNOTSUPP);
+	assert_int_equal(ram_save_compress(t->save, 0, &err), -EOPNOTSUPP);
 	assert_string_equal(err.field, "zstd");
 	send_round(t, true);
 	end(t);
@@ -217,10 +217,11 @@ static void choice_of_little(void **state)
 
 #define FRAME_PAGES 3
 
-/* What the destination says to @len bytes as the payload of pages [0, 2) and [4, 5). */
-static int load(const void *payload, size_t len, struct error *err)
+/* What the destination says to @len bytes as the payload of pages [0, 2) and [4, 5), the
+ * last one of @kind. */
+static int load_kind(const void *payload, size_t len, enum ram_kind kind, struct error *err)
 {
-	const struct ram_run runs[] = { { 0, 2, RAM_DATA }, { 4 * PAGE_SIZE, 1, RAM_DATA } };
+	const struct ram_run runs[] = { { 0, 2, RAM_DATA }, { 4 * PAGE_SIZE, 1, (uint8_t)kind } };
 	struct pair *t = new_pair(2 * MIB, HOLE, 1UL << 32);
 	uint8_t wire[2 * RAM_RUN_WIRE];
 	struct record rec;
@@ -245,6 +246,18 @@ static int load(const void *payload, size_t len, struct error *err)
 	return ret;
 }
 
+static int load(const void *payload, size_t len, struct error *err)
+{
+	struct error other = { 0 };
+	int ret;
+
+	error_clear(err);
+	ret = load_kind(payload, len, RAM_DATA, err);
+	assert_int_equal(load_kind(payload, len, RAM_XOR, &other), ret);
+	assert_string_equal(other.got, err->got);
+	return ret;
+}
+
 static size_t frame(uint8_t *out, size_t size, size_t bytes)
 {
 	static uint8_t in[8 * PAGE_SIZE];
@@ -266,14 +279,12 @@ static void hostile_frames(void **state)
 	(void)state;
 	assert_int_equal(load(good, len, &err), 0);
 	for (size_t cut = 1; cut < len; cut++) {
-		error_clear(&err);
 		assert_int_equal(load(good, cut, &err), -EPROTO);
 		assert_string_equal(err.field, "payload");
 	}
 	for (size_t i = 0; i < len; i++) {
 		memcpy(bad, good, len);
 		bad[i] ^= (uint8_t)(1u << i % 8);
-		error_clear(&err);
 		/* There is no checksum: it may be another page, but never other places. */
 		if (load(bad, len, &err) != 0)
 			assert_string_equal(err.field, "payload");
@@ -282,7 +293,6 @@ static void hostile_frames(void **state)
 	bad[len] = 0;
 	assert_int_equal(load(bad, len + 1, &err), -EPROTO);
 	for (size_t pages = 1; pages < 8; pages++) {
-		error_clear(&err);
 		n = frame(bad, sizeof(bad), pages * PAGE_SIZE);
 		assert_int_equal(load(bad, n, &err), pages == FRAME_PAGES ? 0 : -EPROTO);
 	}
@@ -291,7 +301,6 @@ static void hostile_frames(void **state)
 	/* Two frames of what should be in one. */
 	n = frame(bad, sizeof(bad), 2 * PAGE_SIZE);
 	n += frame(bad + n, sizeof(bad) - n, PAGE_SIZE);
-	error_clear(&err);
 	assert_int_equal(load(bad, n, &err), -EPROTO);
 }
 
@@ -324,6 +333,7 @@ static void hostile_lengths(void **state)
 	} cases[] = {
 		{ 1, 0, RAM_DATA },    { 1, 4096, RAM_DATA }, { 1, 5000, RAM_DATA },
 		{ 1025, 1, RAM_DATA }, { 1, 1, RAM_ZERO },    { UINT32_MAX, 1, RAM_DATA },
+		{ 1, 0, RAM_XOR },     { 1, 4096, RAM_XOR },  { 1025, 1, RAM_XOR },
 	};
 
 	(void)state;

@@ -51,7 +51,8 @@ static void parameters(void **state)
 		    " \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
 		    " \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, "
 		    "\"x-deadline\": 5, \"multifd-channels\": 8, \"x-zero-copy\": \"auto\", "
-		    "\"x-compress\": \"on\", \"compress-level\": 3, \"x-postcopy\": \"auto\","
+		    "\"x-compress\": \"on\", \"compress-level\": 3, "
+		    "\"x-delta-memory\": 4096, \"x-postcopy\": \"auto\","
 		    " \"direct-io\": true}",
 		    &ret, &err),
 		0);
@@ -62,7 +63,8 @@ static void parameters(void **state)
 		" \"x-timeout\": 9, \"x-on-timeout\": \"force\", \"x-iovecs\": 7,"
 		" \"x-copy\": true, \"x-verify\": true, \"x-send-ram\": true, \"x-deadline\": 5,"
 		" \"multifd-channels\": 8, \"x-zero-copy\": \"auto\", "
-		"\"x-compress\": \"on\", \"compress-level\": 3, \"x-postcopy\": \"auto\","
+		"\"x-compress\": \"on\", \"compress-level\": 3, "
+		"\"x-delta-memory\": 4096, \"x-postcopy\": \"auto\","
 		" \"direct-io\": true}",
 		0, NULL);
 	assert_true(json_equal(ret, want));
