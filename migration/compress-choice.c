@@ -8,8 +8,9 @@
 #define TRY_MAX	      1024 /* … twice as many each time, as long as that changes nothing */
 #define PLAIN_TRIES   4
 #define TRIES_PART    8 /* of the time at most is for plain ones */
-#define WINDOW_NS     20000000
+#define WINDOW_NS     100000000
 #define WINDOW_BYTES  (8UL << 20)
+#define LATELY_BYTES  (16UL << 20)
 #define WORTH	      0.9	   /* of the plain cost, to begin with it */
 #define STILL_WORTH   0.95	   /* … to go on with it */
 #define TELLING_BYTES (64UL << 10) /* smaller records tell nothing */
@@ -26,6 +27,7 @@ static enum compress_what begin(struct compress_choice *c)
 	c->on = true;
 	c->proven = false;
 	c->zipped_ns = 0;
+	c->lately[1] = (struct compress_cost){ 0 };
 	c->same = 0;
 	return COMPRESS_ALL;
 }
@@ -100,6 +102,18 @@ void compress_was(struct compress_choice *c, uint64_t raw, uint64_t left, uint64
 	c->ratio = smooth(c->ratio, (double)MAX(left, 1) / (double)raw);
 }
 
+/* What is longer ago counts less. So does a single record, which may have found a full buffer. */
+static double learn(struct compress_cost *cost, const struct compress_cost *more)
+{
+	if (cost->bytes > LATELY_BYTES) {
+		cost->bytes /= 2;
+		cost->ns /= 2;
+	}
+	cost->bytes += more->bytes;
+	cost->ns += more->ns;
+	return (double)MAX(cost->ns, 1) / (double)cost->bytes;
+}
+
 /*
  * The first record of a row is not counted: what it finds in the socket's buffer, room or none, is
  * the other kind's doing.
@@ -109,14 +123,14 @@ void compress_sent(struct compress_choice *c, bool zipped, uint64_t raw, uint64_
 	if (zipped != c->row_zipped || !c->row) {
 		c->row_zipped = zipped;
 		c->row = 1;
-		c->bytes = c->ns = 0;
+		c->window = (struct compress_cost){ 0 };
 		return;
 	}
 	c->row++;
-	c->bytes += raw;
-	c->ns += ns;
-	if (!c->bytes || (c->ns < WINDOW_NS && c->bytes < WINDOW_BYTES))
+	c->window.bytes += raw;
+	c->window.ns += ns;
+	if (!c->window.bytes || (c->window.ns < WINDOW_NS && c->window.bytes < WINDOW_BYTES))
 		return;
-	*(zipped ? &c->zipped_ns : &c->wire_ns) = (double)MAX(c->ns, 1) / (double)c->bytes;
-	c->bytes = c->ns = 0;
+	*(zipped ? &c->zipped_ns : &c->wire_ns) = learn(&c->lately[zipped], &c->window);
+	c->window = (struct compress_cost){ 0 };
 }

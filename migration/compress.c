@@ -22,7 +22,8 @@
 struct compressor {
 	enum compress_mode mode;
 	struct compress_choice choices[2]; /* for pages, for differences */
-	struct compress_choice *choice;	   /* of the last record */
+	struct compress_choice *choice;	   /* of this record */
+	struct compress_choice *before;	   /* … of the last one */
 	struct deltas *deltas;
 	bool zipped; /* the last record */
 	ZSTD_CCtx *zstd;
@@ -39,6 +40,7 @@ struct compressor *compressor_new(enum compress_mode mode, int level, struct del
 	c->mode = mode;
 	c->deltas = deltas;
 	memset(c->choices, 0, sizeof(c->choices));
+	c->before = NULL;
 	c->zipped = false;
 	c->zstd = ZSTD_createCCtx();
 	if (!c->zstd) {
@@ -176,6 +178,10 @@ struct compressed compressor_run(struct compressor *c, const struct memory *mem,
 
 void compressor_sent(struct compressor *c, uint64_t bytes, uint64_t ns)
 {
+	/* A row ends where the other choice had a record, which may still be on its way. */
+	if (c->choice != c->before)
+		c->choice->row = 0;
+	c->before = c->choice;
 	compress_sent(c->choice, c->zipped, bytes, ns);
 }
 

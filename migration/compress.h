@@ -33,6 +33,11 @@ enum compress_mode { COMPRESS_OFF, COMPRESS_ON, COMPRESS_AUTO };
 
 enum compress_what { COMPRESS_NOTHING, COMPRESS_SAMPLE, COMPRESS_ALL };
 
+/* Bytes of RAM lately, and what they took. */
+struct compress_cost {
+	uint64_t bytes, ns;
+};
+
 struct compress_choice {
 	/* For a byte of RAM, 0: not known yet. */
 	double wire_ns;	  /* to send it plainly */
@@ -46,9 +51,10 @@ struct compress_choice {
 	unsigned int same, patience; /* records that followed the rule, until it is doubted */
 	unsigned int plain_left;     /* plain records still to try */
 
-	bool row_zipped;    /* the kind of the last records … */
-	unsigned int row;   /* … that so many in a row were of */
-	uint64_t bytes, ns; /* of RAM in them, and what they took */
+	bool row_zipped;		/* the kind of the last records … */
+	unsigned int row;		/* … that so many in a row were of */
+	struct compress_cost window;	/* … since they were last judged by */
+	struct compress_cost lately[2]; /* plain, compressed (in this trial): wire_ns, zipped_ns */
 };
 
 /* What of the next record shall be compressed? */

@@ -5,6 +5,7 @@
  *	bare receive BYTES RAM RECORD N		prints the port it listens at, then its costs
  *	bare send PORT BYTES RAM RECORD N		sends, and prints its costs
  *	bare touch RAM				writes so much memory and ends
+ *	bare copy BYTES N			copies so many bytes in memory, by N threads
  *	bare start COMMAND…			prints the ns from exec to the first byte COMMAND
  *says
  *
@@ -213,6 +214,38 @@ static void send_all(uint16_t port, uint64_t bytes, uint64_t size, uint64_t reco
 	costs_print(&costs);
 }
 
+/* Memory to memory, far beyond what caches hold: what no migration on this host can exceed. */
+#define COPY_RAM (256UL << 20)
+
+static void *copy(void *opaque)
+{
+	struct line *l = opaque;
+
+	for (uint64_t done = 0; done < l->bytes; done += l->size / 2)
+		memcpy(l->ram + l->size / 2, l->ram, l->size / 2);
+	return NULL;
+}
+
+static void copy_all(uint64_t bytes, unsigned int n)
+{
+	struct line lines[LINES_MAX] = { 0 };
+	uint8_t *ram = make_ram(COPY_RAM);
+	struct costs costs;
+
+	memset(ram, 0x5a, COPY_RAM);
+	costs_begin(&costs);
+	for (unsigned int i = 0; i < n; i++) {
+		lines[i] = (struct line){ .ram = ram + i * (COPY_RAM / n),
+					  .size = COPY_RAM / n,
+					  .bytes = bytes / n };
+		if (pthread_create(&lines[i].thread, NULL, copy, &lines[i]) != 0)
+			errx(1, "no thread");
+	}
+	for (unsigned int i = 0; i < n; i++)
+		pthread_join(lines[i].thread, NULL);
+	costs_print(&costs);
+}
+
 static void start(char **command)
 {
 	int out[2];
@@ -248,6 +281,8 @@ int main(int argc, char **argv)
 			 number(argv[5]), lines_of(argv[6]));
 	else if (argc == 3 && !strcmp(argv[1], "touch"))
 		memset(make_ram(number(argv[2])), 1, number(argv[2]));
+	else if (argc == 4 && !strcmp(argv[1], "copy"))
+		copy_all(number(argv[2]), lines_of(argv[3]));
 	else if (argc >= 3 && !strcmp(argv[1], "start"))
 		start(argv + 2);
 	else

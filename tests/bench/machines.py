@@ -121,13 +121,24 @@ class Contender:
         return Machine(argv + [word.format(socket) for word in control], socket, self.options.patience)
 
 
+def capabilities(machine, *names):
+    machine.qmp.run("migrate-set-capabilities", capabilities=[{"capability": n, "state": True} for n in names])
+
+
 class Ferry(Contender):
+    def __init__(self, name, options, channels=0, **parameters):
+        more = {"multifd_channels": channels} if channels else {}
+        super().__init__(name, options, **more, **parameters)
+        self.channels = channels
+
     def command(self, cmdline, memory):
         return [ferrytest.FERRY, "run", "--kernel", ferrytest.GUEST, "--cmdline", cmdline,
                 "--memory", f"{memory}M", "--serial", "stdio"]
 
     def source(self, cmdline, memory):
         machine = self.start(self.command(cmdline, memory), "--stay", "--control", "{}")
+        if self.channels:
+            capabilities(machine, "multifd")
         machine.qmp.run("migrate-set-parameters", **self.parameters)
         return machine
 
@@ -139,9 +150,9 @@ class Ferry(Contender):
 
 
 class Qemu(Contender):
-    def __init__(self, name, options, channels=0, **parameters):
+    def __init__(self, name, options, channels=0, zero_copy=False, **parameters):
         super().__init__(name, options, **parameters)
-        self.channels = channels
+        self.channels, self.zero_copy = channels, zero_copy
 
     def command(self, cmdline, memory):
         # As small and quick as the machine gets: no option ROMs, no defaults.
@@ -151,8 +162,8 @@ class Qemu(Contender):
                 "-append", cmdline, "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-serial", "stdio"]
 
     def prepare(self, machine, **parameters):
-        names = ["events"] + (["multifd"] if self.channels else [])
-        machine.qmp.run("migrate-set-capabilities", capabilities=[{"capability": n, "state": True} for n in names])
+        capabilities(machine, "events", *(["multifd"] if self.channels else []),
+                     *(["zero-copy-send"] if self.zero_copy else []))
         if self.channels:
             parameters["multifd_channels"] = self.channels
         if parameters:
