@@ -121,7 +121,7 @@ class Targets:
 
     def compare(self, case, what, value, runs, part, form):
         """The best way of each, and what comes without an option."""
-        plain, best = median(runs[PLAIN], value), smallest(runs, "QEMU", value)
+        plain, best = median(runs.get(PLAIN, []), value), smallest(runs, "QEMU", value)
         self.add(f"{case}: {what}, half of plain QEMU's", median(runs["ferry"], value),
                  plain / 2 if plain is not None else None, form)
         self.add(f"{case}: {what}, best way of each, {part:g} of QEMU's", smallest(runs, "ferry", value),
@@ -180,7 +180,7 @@ def targets(results):
 
 def memories(results, name):
     """(Pss, Rss) of every process of a contender."""
-    return [m for x in results for r in good(x["runs"][name]) for m in r.get("memory", [])]
+    return [m for x in results for r in good(x["runs"].get(name, [])) for m in r.get("memory", [])]
 
 
 def memory_table(results):
