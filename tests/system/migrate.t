@@ -110,8 +110,9 @@ def dirtying_guest_over_several_channels():
         for channels in (2, 4):
             m = dirty()
             m = cross(m, uri, **multifd(m, channels))
-            info = m.qmp.run("query-migrate")
-            t.check(info["ram"]["multifd-bytes"] > 8 << 20, "RAM came over the channels")
+            ram = m.qmp.run("query-migrate")["ram"]
+            # How much there is depends on how many rounds it takes.
+            t.check(ram["multifd-bytes"] > 0.9 * ram["transferred"] > 2 << 20, "RAM came by other ways: %s" % ram)
             verify(m)
             finish(m, "dirty")
 
