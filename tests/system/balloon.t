@@ -179,10 +179,12 @@ def cancel_then_retry_then_again():
         destination = t.receive()
         report = migrate(source, destination, **SLOW)
         t.same((report["status"], report.get("error-desc")), ("completed", None), "the migration")
-        t.check(report["x-ferry"]["pages-hinted"] > LEFT, "the retry was not told of free pages")
+        hinted = report["x-ferry"]["pages-hinted"]
+        t.check(hinted > LEFT, "the retry was told of %d free pages only" % hinted)
         lost = found["lost"]
         found = arrive(destination)
-        t.check(found["lost"] >= lost + LEFT - 128, "%d pages lost" % found["lost"])
+        # Half of what was hinted in time is left to the device, and so left out.
+        t.check(found["lost"] - lost >= hinted // 2 - 128, "%d of %d hinted pages left out" % (found["lost"] - lost, hinted))
         source = destination
     rewritten = status(source)["rewritten"]
     t.wait_until(lambda: status(source)["rewritten"] > rewritten, "the guest to go on")
