@@ -10,6 +10,7 @@
 
 #include "migration/chunks.h"
 #include "migration/ram-map.h"
+#include "migration/untouched.h"
 #include "migration/write-guard.h"
 #include "migration/zero.h"
 
@@ -65,40 +66,22 @@ int ram_map_save_init(struct ram_map_save *s, struct migration *m, struct channe
 	return ret;
 }
 
-/* Whether there is nothing, not even in swap, at @len bytes from @hva: pagemap.rst of Linux. */
-static bool is_untouched(int pagemap, const char *hva, uint64_t len)
-{
-	const uint64_t there = 3ULL << 62; /* present, swapped */
-	uint64_t entries[CHUNK_SIZE / PAGE_SIZE], pages = len / PAGE_SIZE, any = 0;
-
-	if (pread(pagemap, entries, pages * sizeof(*entries),
-		  (off_t)((uintptr_t)hva / PAGE_SIZE * sizeof(*entries))) !=
-	    (ssize_t)(pages * sizeof(*entries)))
-		return false;
-	for (uint64_t i = 0; i < pages; i++)
-		any |= entries[i];
-	return !(any & there);
-}
-
-/*
- * Chunks of anonymous memory that were never touched are zero, and to look at them would only fill
- * them with memory: done with the guest paused, before they are protected, which leaves marks
- * there.
- */
+/* Done with the guest paused, before chunks are protected, which leaves marks in page tables. */
 static void find_untouched(struct ram_map_save *s)
 {
-	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int fd = untouched_open(s->mem);
 
-	for (unsigned int i = 0; i < s->mem->n_regions && s->mem->backing == MEMORY_ANON; i++) {
+	for (unsigned int i = 0; i < s->mem->n_regions && fd >= 0; i++) {
 		const struct memory_region *r = &s->mem->regions[i];
 
-		for (uint64_t at = 0; at < r->size && pagemap >= 0; at += CHUNK_SIZE)
-			s->untouched[chunks_index(s->mem, i, at)] = is_untouched(
-				pagemap, (char *)r->hva + at, MIN(CHUNK_SIZE, r->size - at));
+		for (uint64_t at = 0; at < r->size; at += CHUNK_SIZE)
+			s->untouched[chunks_index(s->mem, i, at)] =
+				untouched(fd, (char *)r->hva + at, MIN(CHUNK_SIZE, r->size - at));
 	}
-	if (pagemap >= 0)
-		close(pagemap);
+	if (fd >= 0)
+		close(fd);
 }
+_Static_assert(CHUNK_SIZE <= UNTOUCHED_MAX, "one question a chunk");
 
 int ram_map_save_begin(struct ram_map_save *s, uint64_t used, struct error *err)
 {

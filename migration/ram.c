@@ -6,17 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
+#include <unistd.h>
 
 #include "migration/delta.h"
 #include "migration/multifd.h"
+#include "migration/untouched.h"
 #include "migration/zero.h"
 
 /* As little as this may be left in the channel's buffer. */
 #define SETTLED	  (64UL << 10)
 #define SETTLE_NS 500000ULL
 
-#define WORD_BITS 64
-#define SECOND_NS 1000000000ULL
+#define WORD_BITS	64
+#define UNTOUCHED_PAGES (UNTOUCHED_MAX >> PAGE_SHIFT)
+#define SECOND_NS	1000000000ULL
 
 static uint64_t region_pages(const struct memory_region *region)
 {
@@ -39,6 +42,7 @@ int ram_save_init(struct ram_save *s, struct migration *m, struct protocol *p, u
 	s->m = m;
 	s->p = s->batch.p = p;
 	s->batch_max = MIN(batch_max, RAM_BATCH);
+	s->untouched = untouched_open(mem);
 	pthread_mutex_init(&s->hint_lock, NULL);
 	pthread_mutex_init(&s->limit_lock, NULL);
 	for (unsigned int i = 0; i < mem->n_regions; i++) {
@@ -108,6 +112,8 @@ void ram_save_free(struct ram_save *s)
 	for (unsigned int i = 0; i < MEMORY_MAX_REGIONS; i++)
 		free(s->bitmap[i]);
 	if (s->vm) {
+		if (s->untouched >= 0)
+			close(s->untouched);
 		pthread_mutex_destroy(&s->hint_lock);
 		pthread_mutex_destroy(&s->limit_lock);
 	}
@@ -306,11 +312,21 @@ static enum ram_kind kind_of(struct ram_save *s, unsigned int i, uint64_t page)
 	return RAM_ZERO;
 }
 
-/* Send the dirty pages [@page, @end) of region @i, whose bits in KVM's log are clear. */
+/* What nobody has touched is worth asking for in the first round only. */
+static bool pages_untouched(const struct ram_save *s, unsigned int i, uint64_t page, uint64_t end)
+{
+	return s->m->stats.rounds == 1 &&
+	       untouched(s->untouched, (char *)s->vm->memory.regions[i].hva + (page << PAGE_SHIFT),
+			 (end - page) << PAGE_SHIFT);
+}
+
+/* Send the dirty pages [@page, @end) of region @i, UNTOUCHED_PAGES at most, whose bits in KVM's log
+ * are clear. */
 static int save_pages(struct ram_save *s, struct ram_batch *b, unsigned int i, uint64_t page,
 		      uint64_t end, bool live, struct error *err)
 {
 	const struct memory_region *region = &s->vm->memory.regions[i];
+	bool zero = pages_untouched(s, i, page, end);
 	uint64_t *bitmap = s->bitmap[i];
 
 	for (page = next_dirty(bitmap, page, end); page < end;
@@ -324,7 +340,7 @@ static int save_pages(struct ram_save *s, struct ram_batch *b, unsigned int i, u
 				return 0;
 		}
 		bitmap[page / WORD_BITS] &= ~(1ULL << (page % WORD_BITS));
-		ram_batch_add(b, region, page, kind_of(s, i, page));
+		ram_batch_add(b, region, page, zero ? RAM_ZERO : kind_of(s, i, page));
 	}
 	return 0;
 }
@@ -345,7 +361,10 @@ int ram_save_piece(struct ram_save *s, struct ram_batch *b, unsigned int i, uint
 		return 0;
 	if (live)
 		ret = dirty_log_clear(s->vm, region, first, n, s->bitmap[i], err);
-	return ret < 0 ? ret : save_pages(s, b, i, first, first + n, live, err);
+	for (uint64_t page = first, end = first + n;
+	     page < end && ret == 0 && !ram_save_round_is_over(s, live); page += UNTOUCHED_PAGES)
+		ret = save_pages(s, b, i, page, MIN(page + UNTOUCHED_PAGES, end), live, err);
+	return ret;
 }
 
 static int save_region(struct ram_save *s, unsigned int i, bool live, struct error *err)

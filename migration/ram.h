@@ -55,6 +55,7 @@ struct ram_save {
 	pthread_mutex_t limit_lock;	      /* a leaf */
 	struct rate_limit limit;
 	struct bandwidth bandwidth;
+	int untouched; /* descriptor to ask by, untouched.h */
 
 	/* Free page hints, ram-hint.c. The lock may be taken under a device's; nothing is locked
 	 * under it. It guards bitmap[i] from page begun[i] on while hints may come. */
