@@ -157,12 +157,21 @@ static void say_request(struct postcopy_load *l, const uint64_t *gpas, unsigned 
 		protocol_flush(p, &ignored);
 }
 
-static void ask_for(struct postcopy_load *l, const uint64_t *gpas, unsigned int n)
+/* Ask for those of the @n pages that were not asked for yet. Marking and asking are one step, or
+ * postcopy_ask_again() would come between and ask for the same; no source takes that. */
+static unsigned int ask_for(struct postcopy_load *l, uint64_t *gpas, unsigned int n)
 {
+	unsigned int new = 0;
+
 	pthread_mutex_lock(&l->write_lock);
-	if (n && l->connected)
-		say_request(l, gpas, n);
+	for (unsigned int i = 0; i < n; i++) {
+		if (!page_map_set(&l->asked, gpas[i]))
+			gpas[new ++] = gpas[i];
+	}
+	if (new && l->connected)
+		say_request(l, gpas, new);
 	pthread_mutex_unlock(&l->write_lock);
+	return new;
 }
 
 void postcopy_ask_again(struct postcopy_load *l)
@@ -202,11 +211,10 @@ static void take_faults(struct postcopy_load *l)
 		/* Has it come before we said that somebody waits? */
 		if (!page_map_test(&l->absent, gpas[i]))
 			end_waiting(l, gpas[i], PAGE_SIZE);
-		else if (!page_map_set(&l->asked, gpas[i]))
+		else
 			gpas[wanted++] = gpas[i];
 	}
-	l->m->stats.postcopy_requests += wanted;
-	ask_for(l, gpas, wanted);
+	l->m->stats.postcopy_requests += ask_for(l, gpas, wanted);
 }
 
 void *postcopy_hear_faults(void *opaque)

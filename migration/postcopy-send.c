@@ -258,8 +258,11 @@ static bool wait_for_uri(struct migration *m, char *uri, size_t size)
 	struct pollfd pfd = { .fd = m->wake_fd, .events = POLLIN };
 
 	while (!postcopy_abandoned(m)) {
-		if (take_uri(m, uri, size))
-			return true;
+		if (take_uri(m, uri, size)) {
+			/* What called us here must not call off the connecting. */
+			postcopy_woken(m);
+			return !postcopy_abandoned(m);
+		}
 		poll(&pfd, 1, -1);
 		postcopy_woken(m);
 	}
