@@ -13,6 +13,8 @@
 #include "vmm/dirty-ring.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/param.h>
@@ -107,6 +109,29 @@ unsigned int dirty_ring_read(const struct memory *mem, struct kvm_dirty_gfn *rin
 	return n;
 }
 
+/*
+ * Have KVM take back the @n entries that were read, and see the next write to their pages. From
+ * Linux 6.17 on a signal makes it stop before the last one, so there is none meanwhile, and it is
+ * asked again.
+ */
+static int reset_rings(struct vm *vm, unsigned int n, struct error *err)
+{
+	sigset_t all, old;
+	int ret = 1;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	for (unsigned int done = 0; done < n && ret > 0; done += (unsigned int)ret)
+		ret = ioctl(vm->fd, KVM_RESET_DIRTY_RINGS, 0);
+	if (ret < 0)
+		ret = -errno;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret > 0)
+		return 0;
+	return error_set(err, ret ? ret : -EIO, "dirty log", "memory", "", "KVM's rings reset",
+			 "%s", ret ? strerror(-ret) : "not all of them");
+}
+
 int dirty_ring_collect(struct vm *vm, struct error *err)
 {
 	unsigned int sum = 0;
@@ -119,9 +144,7 @@ int dirty_ring_collect(struct vm *vm, struct error *err)
 		vcpu->ring_pages += n;
 		sum += n;
 	}
-	if (sum && ioctl(vm->fd, KVM_RESET_DIRTY_RINGS, 0) < 0)
-		return error_set(err, -errno, "dirty log", "memory", "", "KVM's rings reset", "%m");
-	return 0;
+	return reset_rings(vm, sum, err);
 }
 
 int dirty_ring_full(struct vcpu *vcpu)
