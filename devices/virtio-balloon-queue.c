@@ -9,8 +9,10 @@
 
 /* Page numbers of one request that are looked at. Drivers send 256; of a longer one the rest stays
  * where it is, which costs the host memory and nobody else anything. */
-#define MAX_PFNS  1024
-#define MAX_STATS (4 * VIRTIO_BALLOON_S_NR)
+#define MAX_PFNS 1024
+/* Each page may take a system call, and others wait for the loop. */
+#define CHAINS_AT_ONCE 8
+#define MAX_STATS      (4 * VIRTIO_BALLOON_S_NR)
 
 struct run {
 	uint64_t gpa, len;
@@ -162,9 +164,11 @@ void balloon_handle_queue(struct virtio_device *vd, unsigned int q)
 		read_stats(b);
 		return;
 	}
-	while (virtq_pop(vd, q, &b->chain)) {
+	for (unsigned int n = 0; n < CHAINS_AT_ONCE && virtq_pop(vd, q, &b->chain); n++) {
 		work[q](b);
 		virtq_push(vd, q, &b->chain, 0);
 	}
 	virtq_flush(vd, q);
+	if (virtq_waiting(vd, q))
+		virtq_kick(vd, q);
 }

@@ -22,10 +22,11 @@
 /* Frames within so long are in a row, ns; looks for more of it in vain before they are waited for,
  * and in all before others on the loop have their turn, which comes, too, when it was away for so
  * long. */
-#define ROW_NS	1000000
-#define LOOKS	12
-#define TURNS	64
-#define AWAY_NS 8000000
+#define ROW_NS	   1000000
+#define LOOKS	   12
+#define TURNS	   64
+#define AWAY_NS	   8000000
+#define ROW_MAX_NS 20000000
 /* Frames wait at most so long for a driver that gives back just a few buffers, ns. */
 #define BUFFERS_NS 1000000
 
@@ -359,9 +360,9 @@ static uint64_t monotonic_ns(void)
 static void look_for_more(struct virtio_net *net, unsigned int pair)
 {
 	struct net_pair *p = &net->pair[pair];
-	uint64_t last = p->taken_ns, vain = 0;
+	uint64_t last = p->taken_ns, began = monotonic_ns(), vain = 0;
 
-	p->taken_ns = monotonic_ns();
+	p->taken_ns = began;
 	if (p->taken_ns - last > ROW_NS)
 		return;
 	for (unsigned int i = 0; i < TURNS && vain < LOOKS && !p->readable; i++) {
@@ -369,11 +370,11 @@ static void look_for_more(struct virtio_net *net, unsigned int pair)
 		sched_yield();
 		pthread_mutex_lock(&net->vd.dev.lock);
 		vain = in_use(net, pair) && take(net, pair) ? 0 : vain + 1;
-		/* Others keep this CPU busy for long: what else waits must not wait for them again.
-		 */
+		/* What else waits here must not wait for long: not for others who keep this CPU
+		 * busy, nor for a row without an end. */
 		last = p->taken_ns;
 		p->taken_ns = monotonic_ns();
-		if (p->taken_ns - last > AWAY_NS)
+		if (p->taken_ns - last > AWAY_NS || p->taken_ns - began > ROW_MAX_NS)
 			break;
 	}
 }
