@@ -231,7 +231,7 @@ int migration_start(struct migration *m, const char *uri, bool incoming,
 	m->ended = ended;
 	m->cancelled = m->timed_out = m->over = false;
 	m->committing = m->handed_over = false;
-	m->postcopy = m->postcopy_now = false;
+	m->postcopy = m->postcopy_now = m->postcopy_can = false;
 	memset(&m->wishes, 0, sizeof(m->wishes));
 	memset(m->channels, 0, sizeof(m->channels));
 	error_clear(&m->error);

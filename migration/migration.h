@@ -131,6 +131,7 @@ struct migration {
 
 	_Atomic bool postcopy;	   /* neither side has all of the guest: it cannot fail any more */
 	_Atomic bool postcopy_now; /* the switch is wanted, whatever the rounds say */
+	_Atomic bool postcopy_can; /* … and possible: both sides are ready for it */
 
 	/* The thread, and what interrupts it. */
 	bool started; /* there is a thread to join */

@@ -144,7 +144,8 @@ bool postcopy_why(struct migration *m, struct error *why)
 
 int postcopy_start_now(struct migration *m, struct error *err)
 {
-	if (!m->started || m->incoming || !postcopy_wanted(m) || m->postcopy)
+	if (!m->started || m->incoming || !postcopy_wanted(m) || m->postcopy ||
+	    (m->status == MIGRATION_ACTIVE && !m->postcopy_can))
 		return error_set(err, -EINVAL, "postcopy", "migration", "",
 				 "one under way from here, with the capability postcopy-ram", "%s",
 				 migration_status_name(m->status));

@@ -284,7 +284,8 @@ static bool is_full(const struct ram_save *s, const struct ram_batch *b, bool li
 
 bool ram_save_round_is_over(const struct ram_save *s, bool live)
 {
-	return live && (s->m->postcopy_now || (s->m->timed_out && s->m->params.force));
+	return live && ((s->m->postcopy_now && s->m->postcopy_can) ||
+			(s->m->timed_out && s->m->params.force));
 }
 
 /* The first page from @page on that is set, @end if none is. */

@@ -62,14 +62,13 @@ static int say_map(struct source *s, const struct ram_map *map, struct error *er
 
 static int save_mapped(struct source *s, struct ram_map_save *ram, struct error *err)
 {
-	bool background = s->m->params.background;
 	void *state = NULL;
 	int ret = ram_map_save_init(ram, s->m, s->ch, err);
 
 	ret = ret < 0 ? ret : source_pause(s, false, err);
 	ret = ret < 0 ? ret : vm_save_state(s->vm, &state, err);
 	ret = ret < 0 ? ret : ram_map_save_begin(ram, records_end(s, state), err);
-	if (ret == 0 && background) {
+	if (ret == 0 && ram->guard) {
 		ret = let_go(s, err);
 		migration_set_status(s->m, MIGRATION_ACTIVE);
 	}

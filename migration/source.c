@@ -147,6 +147,7 @@ static int send_ram(struct source *s, struct error *err)
 					 err);
 	if (ret < 0)
 		return ret;
+	s->m->postcopy_can = s->ours.postcopy;
 	migration_set_status(s->m, MIGRATION_ACTIVE);
 	source_converge_begin(s);
 	ret = ram_hints_start(s->ram, err);

@@ -106,6 +106,46 @@ static void when_told_to(void **state)
 }
 
 /* Up to COMMIT nothing has changed by all that. */
+static void be_refused(void *opaque)
+{
+	struct guest *g = opaque;
+	struct error err = { 0 };
+
+	if (g->r.from->migration->status == MIGRATION_ACTIVE)
+		assert_int_equal(postcopy_start_now(g->r.from->migration, &err), -EINVAL);
+	g->read++;
+}
+
+static void *ask_for_it(void *opaque)
+{
+	struct guest *g = opaque;
+
+	while (g->r.to->migration->stats.pages_data < 16)
+		snooze();
+	loop_call(g->r.from->loop, be_refused, g);
+	return NULL;
+}
+
+/* It may be one way of some, and impossible: with several channels. Rounds go on. */
+static void not_where_both_do_not_agree(void **state)
+{
+	struct guest g;
+
+	(void)state;
+	guest_prepare(&g, 4 * MIB, POSTCOPY_AUTO);
+	g.r.from->migration->params.multifd = true;
+	g.r.from->migration->params.channels = 2;
+	g.r.from->migration->params.auto_converge = true;
+	g.r.from->migration->params.max_bandwidth = 4 * MIB;
+	fill(&g.r.from->memory);
+	pthread_create(&g.teller, NULL, ask_for_it, &g);
+	rig_cross(&g.r, g.r.uri);
+	pthread_join(g.teller, NULL);
+	assert_int_equal(g.read, 1);
+	assert_moved(&g.r);
+	rig_finish(&g.r);
+}
+
 static void cancelled_before(void **state)
 {
 	struct error err = { 0 };
@@ -191,6 +231,7 @@ int main(void)
 		cmocka_unit_test(when_it_does_not_converge),
 		cmocka_unit_test(into_a_memfd),
 		cmocka_unit_test(when_told_to),
+		cmocka_unit_test(not_where_both_do_not_agree),
 		cmocka_unit_test(cancelled_before),
 		cmocka_unit_test(the_destination_ends_early),
 		cmocka_unit_test(nothing_is_given_back),
