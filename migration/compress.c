@@ -153,18 +153,15 @@ static bool zip(struct compressor *c, size_t take, size_t *left)
 	return *left < take;
 }
 
-struct compressed compressor_run(struct compressor *c, const struct memory *mem,
-				 struct ram_run *runs, unsigned int n, uint64_t bytes)
+/* @keep: copies, which what is sent comes from then. */
+static struct compressed run(struct compressor *c, const struct memory *mem, struct ram_run *runs,
+			     unsigned int n, uint64_t bytes, bool keep)
 {
 	enum compress_what what = choose(c, runs, n, bytes);
 	size_t take = what == COMPRESS_SAMPLE ? MIN(bytes, SAMPLE) : bytes, left = take;
-	bool keep = keeps_copies(c);
 	uint64_t start = cpu_ns();
 
-	c->zipped = false;
-	if (c->deltas && !keep)
-		forget(c->deltas, runs, n);
-	if (!bytes || bytes > RAM_ZSTD_MAX || (what == COMPRESS_NOTHING && !keep))
+	if (what == COMPRESS_NOTHING && !keep)
 		return (struct compressed){ 0 };
 	gather(c, mem, runs, keep ? bytes : take, keep ? c->deltas : NULL);
 	if (what != COMPRESS_NOTHING) {
@@ -174,6 +171,17 @@ struct compressed compressor_run(struct compressor *c, const struct memory *mem,
 	if (c->zipped)
 		return (struct compressed){ c->out, left, true };
 	return keep ? use_pages(c, runs, n, bytes) : (struct compressed){ 0 };
+}
+
+struct compressed compressor_run(struct compressor *c, const struct memory *mem,
+				 struct ram_run *runs, unsigned int n, uint64_t bytes)
+{
+	bool possible = bytes && bytes <= RAM_ZSTD_MAX, keep = possible && keeps_copies(c);
+
+	c->zipped = false;
+	if (c->deltas && !keep)
+		forget(c->deltas, runs, n);
+	return possible ? run(c, mem, runs, n, bytes, keep) : (struct compressed){ 0 };
 }
 
 void compressor_sent(struct compressor *c, uint64_t bytes, uint64_t ns)
