@@ -21,6 +21,8 @@
 #define UNTOUCHED_PAGES (UNTOUCHED_MAX >> PAGE_SHIFT)
 #define SECOND_NS	1000000000ULL
 
+_Static_assert(RAM_BATCH <= RAM_ZSTD_MAX, "every record can be compressed");
+
 static uint64_t region_pages(const struct memory_region *region)
 {
 	return region->size >> PAGE_SHIFT;

@@ -5,6 +5,10 @@
 
 #include "ram-pair.h"
 
+#include <sys/param.h>
+
+#include "migration/untouched.h"
+
 /* Pages of @mem that have memory of their own. */
 static uint64_t resident(const struct memory *mem)
 {
@@ -52,6 +56,32 @@ static void sparse(void **state)
 	assert_int_equal(stats(t, 0)->pages_data, n);
 	assert_int_equal(stats(t, 1)->pages_data, n);
 	assert_same_memory(&t->vm[0]->memory, &t->vm[1]->memory);
+	free_pair(t);
+}
+
+/* To send what nobody has touched fills no memory, at either side. */
+static void untouched_memory_stays_so(void **state)
+{
+	struct pair *t = new_pair(24 * MIB, 8 * MIB, 1UL << 32);
+	int fd = untouched_open(&t->vm[0]->memory);
+
+	(void)state;
+	assert_return_code(fd, errno);
+	memset(memory_hva(&t->vm[0]->memory, MIB, PAGE_SIZE), 0x5a, PAGE_SIZE);
+	begin(t);
+	send_round(t, true);
+	end(t);
+	assert_int_equal(stats(t, 0)->pages_data, 1);
+	assert_int_equal(stats(t, 0)->pages_zero, 24 * MIB / PAGE_SIZE - 1);
+	for (int side = 0; side < 2; side++) {
+		const struct memory_region *r = &t->vm[side]->memory.regions[1];
+
+		assert_false(untouched(fd, t->vm[side]->memory.regions[0].hva, UNTOUCHED_MAX));
+		for (uint64_t at = 0; at < r->size; at += UNTOUCHED_MAX)
+			assert_true(untouched(fd, (char *)r->hva + at,
+					      MIN(UNTOUCHED_MAX, r->size - at)));
+	}
+	close(fd);
 	free_pair(t);
 }
 
@@ -317,12 +347,19 @@ static void cut_payload(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(all_zero),	      cmocka_unit_test(sparse),
-		cmocka_unit_test(all_data),	      cmocka_unit_test(rounds),
-		cmocka_unit_test(written_while_sent), cmocka_unit_test(runs_end_with_their_region),
-		cmocka_unit_test(keeps_the_limit),    cmocka_unit_test(one_iovec_at_a_time),
-		cmocka_unit_test(slow_receiver),      cmocka_unit_test(forced),
-		cmocka_unit_test(hostile_tables),     cmocka_unit_test(cut_payload),
+		cmocka_unit_test(all_zero),
+		cmocka_unit_test(sparse),
+		cmocka_unit_test(untouched_memory_stays_so),
+		cmocka_unit_test(all_data),
+		cmocka_unit_test(rounds),
+		cmocka_unit_test(written_while_sent),
+		cmocka_unit_test(runs_end_with_their_region),
+		cmocka_unit_test(keeps_the_limit),
+		cmocka_unit_test(one_iovec_at_a_time),
+		cmocka_unit_test(slow_receiver),
+		cmocka_unit_test(forced),
+		cmocka_unit_test(hostile_tables),
+		cmocka_unit_test(cut_payload),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
