@@ -228,6 +228,15 @@ static inline void guest_set_queue(struct guest_queue *gq, unsigned int ready)
 	reg_write(vd, VIRTIO_MMIO_QUEUE_READY, ready);
 }
 
+/* The loop may still look at the index of a queue that was reset (virtio-poll.c). */
+static inline void guest_clear(struct virtio_device *vd, uint64_t gpa, size_t len)
+{
+	uint16_t *words = ram(vd, gpa);
+
+	for (size_t i = 0; i < len / sizeof(*words); i++)
+		__atomic_store_n(&words[i], 0, __ATOMIC_RELAXED);
+}
+
 /* Reset, negotiate, set up queue 0 of @size at @gpa (three pages), DRIVER_OK. */
 static inline void guest_start(struct guest_queue *gq, struct device *dev, uint64_t features,
 			       uint16_t size, uint64_t gpa)
@@ -238,7 +247,7 @@ static inline void guest_start(struct guest_queue *gq, struct device *dev, uint6
 				    .avail = gpa + PAGE_SIZE,
 				    .used = gpa + 2 * PAGE_SIZE };
 	reg_write(gq->vd, VIRTIO_MMIO_STATUS, 0); /* before the device's rings are touched */
-	memset(ram(gq->vd, gpa), 0, 3 * PAGE_SIZE);
+	guest_clear(gq->vd, gpa, 3 * PAGE_SIZE);
 	guest_negotiate(gq->vd, features);
 	guest_set_queue(gq, 1);
 	reg_write(gq->vd, VIRTIO_MMIO_STATUS,
