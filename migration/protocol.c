@@ -284,7 +284,7 @@ void protocol_explain(struct protocol *p, struct error *err)
 	struct error theirs = { 0 };
 	struct record rec;
 
-	if (p->kind != PROTOCOL_LIVE ||
+	if (p->kind != PROTOCOL_LIVE || p->state == PROTOCOL_REFUSED ||
 	    (err->code != -EPIPE && err->code != -ECONNRESET && err->code != -ENODATA))
 		return;
 	channel_set_timeout(p->channel, LAST_MS);

@@ -124,7 +124,7 @@ bool protocol_fail(struct protocol *p, const struct error *why);
 
 /*
  * Sending failed because the other side went away: if it said why, put that in place of @err.
- * Waits a second at most.
+ * Waits a second at most, but not if @err is what it said: a paused guest would wait as well.
  */
 void protocol_explain(struct protocol *p, struct error *err);
 

@@ -297,6 +297,28 @@ static void explained(void **state)
 	assert_memory_equal(&err, &why, sizeof(err));
 }
 
+/* What the other side has met may look like a broken connection of ours: it is heard once. */
+static void explained_once(void **state)
+{
+	struct pair *t = *state;
+	struct error why = { 0 }, err = { 0 };
+	struct record rec;
+	struct message m;
+
+	t->p[0]->state = t->p[1]->state = PROTOCOL_RAM;
+	error_set(&why, -EPIPE, "stream", "channel 1", "", "the other side to stay", "it left");
+	protocol_fail(t->p[SIDE_DESTINATION], &why);
+	assert_int_equal(protocol_receive(t->p[SIDE_SOURCE], &rec, &err), -EPIPE);
+	error_set(&why, -EIO, "load", "RAM", "", "", "more to read");
+	message_error(&m, &why);
+	t->p[SIDE_DESTINATION]->state = PROTOCOL_RAM;
+	protocol_say(t->p[SIDE_DESTINATION], RECORD_FAILED, message_end(&m), &why);
+	protocol_explain(t->p[SIDE_SOURCE], &err);
+	assert_string_equal(err.device, "channel 1");
+	/* Nobody has looked for more. */
+	assert_int_equal(protocol_receive(t->p[SIDE_SOURCE], &rec, &why), -EPROTO);
+}
+
 static void silence_has_an_end(void **state)
 {
 	struct pair *t = *state;
@@ -337,6 +359,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(reject_in_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(rubbish_is_no_tree, setup, teardown),
 		cmocka_unit_test_setup_teardown(explained, setup, teardown),
+		cmocka_unit_test_setup_teardown(explained_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(silence_has_an_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(hang_up_is_told_as_such, setup, teardown),
 	};
