@@ -177,15 +177,28 @@ static int read_pages(struct postcopy_load *l, unsigned int number, struct error
 	return ret < 0 ? ret : postcopy_load_pages(l, number, &rec, err);
 }
 
+/* No deadline as long as nobody asks for anything. */
+static int wait_urgent(struct postcopy_load *l, struct error *err)
+{
+	struct protocol *p = l->lines[LINE_FAULTS].p;
+	uint64_t owed = UINT64_MAX;
+
+	while (stream_wait(&p->stream, -1, protocol_limit(p)) == -ETIMEDOUT) {
+		if (postcopy_is_owed(l, &owed))
+			return error_set(err, -ETIMEDOUT, "postcopy", p->channel->name, "page",
+					 "it when it is asked for", "no 0x%llx within %d ms",
+					 (unsigned long long)owed, protocol_limit(p));
+	}
+	return 0;
+}
+
 static void *read_urgent(void *opaque)
 {
 	struct postcopy_load *l = opaque;
 	struct error err = { 0 };
 
-	/* No deadline: perhaps nobody asks for anything. */
-	do {
-		stream_wait(&l->lines[LINE_FAULTS].p->stream, -1, -1);
-	} while (read_pages(l, LINE_FAULTS, &err) == 0);
+	while (wait_urgent(l, &err) == 0 && read_pages(l, LINE_FAULTS, &err) == 0)
+		;
 	fail(l, &err);
 	return NULL;
 }

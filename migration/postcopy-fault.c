@@ -195,6 +195,24 @@ void postcopy_ask_again(struct postcopy_load *l)
 	pthread_mutex_unlock(&l->write_lock);
 }
 
+bool postcopy_is_owed(struct postcopy_load *l, uint64_t *owed)
+{
+	uint64_t gpa = 0, last = 0;
+
+	if (*owed != UINT64_MAX && page_map_test(&l->absent, *owed))
+		return true;
+	*owed = UINT64_MAX;
+	pthread_mutex_lock(&l->write_lock);
+	for (; page_map_next(&l->asked, &gpa) && gpa >= last; last = gpa += PAGE_SIZE) {
+		if (page_map_test(&l->absent, gpa)) {
+			*owed = gpa;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&l->write_lock);
+	return false;
+}
+
 static void take_faults(struct postcopy_load *l)
 {
 	uint64_t gpas[REQUEST_MAX];

@@ -82,5 +82,8 @@ int postcopy_load_pages(struct postcopy_load *l, unsigned int number, const stru
 void *postcopy_hear_faults(void *opaque);
 /* Line 1 is there, or is there again: ask for what somebody still waits for. */
 void postcopy_ask_again(struct postcopy_load *l);
+/* Is the page at *@owed, which was asked for when this was called last, still to come? If not,
+ * *@owed is another one that is, UINT64_MAX (as for the first call) if there is none. */
+bool postcopy_is_owed(struct postcopy_load *l, uint64_t *owed);
 
 #endif
