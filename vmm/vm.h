@@ -94,8 +94,8 @@ struct vm {
 	bool manual_protect;		    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
 	bool dirty_logging;
 
-	uint64_t paused_at;  /* ns of CLOCK_MONOTONIC: last pause had every vCPU out of the guest */
-	uint64_t resumed_at; /* ns: vCPUs were let go */
+	uint64_t paused_at; /* ns of CLOCK_MONOTONIC: last pause had every vCPU out of the guest */
+	_Atomic uint64_t resumed_at; /* ns: vCPUs were let go */
 	struct vm_listener *listeners;
 	struct control *control;      /* NULL without --control */
 	pthread_mutex_t control_lock; /* of its coming and going, for other threads */
