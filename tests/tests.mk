@@ -18,7 +18,7 @@ test:
 #: make unit-tsan   those that have threads, under TSan
 UNIT_SRCS := $(wildcard tests/unit/test_$(or $(UNIT),*).c)
 UNIT_BINS := $(UNIT_SRCS:%.c=$(BUILD)/%)
-TSAN_TESTS := loop memory vm stream stream_io channel control control_client source destination saved snapshot snapshot_hostile write_guard migration_control virtio_blk cut block blk_mirror hand_over multifd multifd_cut zerocopy postcopy postcopy_cut postcopy_hostile postcopy_request loop_poll virtio_poll throttle dirty_ring
+TSAN_TESTS := loop memory vm stream stream_io channel control control_client source destination saved snapshot snapshot_hostile write_guard migration_control virtio_blk cut block blk_mirror hand_over multifd multifd_cut zerocopy postcopy postcopy_bytes postcopy_cut postcopy_hostile postcopy_request postcopy_stall migration_cancel loop_poll virtio_poll throttle dirty_ring
 
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIBOBJS)
 	$(call say,LD,$@)
