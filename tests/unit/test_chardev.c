@@ -330,9 +330,10 @@ static void child_main(const struct child *c, int ready, int err, int (*fn)(stru
 	dup2(c->slave, STDOUT_FILENO);
 	dup2(err, STDERR_FILENO);
 	dup2(ready, 9);
-	/* A shell starts its background jobs with these ignored. */
+	/* A shell starts its background jobs with these ignored, nohup(1) its own with the last. */
 	signal(SIGINT, SIG_DFL);
 	signal(SIGQUIT, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
 	rig_open(&rig, "serial", "stdio");
 	exit(fn(&rig));
 }
