@@ -2,6 +2,7 @@
 """The tables of migrations as pictures: a bar for each way, its median with the smallest and the largest."""
 
 import os
+import sys
 
 from report import COLUMNS, good, median
 
@@ -27,7 +28,7 @@ def draw(migrations, folder, say):
     try:
         import matplotlib
     except ImportError:
-        say("bench: no plots: the package python3-matplotlib is not installed")
+        say("bench: no plots: %s has no matplotlib (package python3-matplotlib)" % sys.executable)
         return {}
     matplotlib.use("svg")
     from matplotlib import pyplot
