@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+import diagnosis
+
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(TOP, os.environ.get("BUILD", "build"))
 FERRY = os.path.join(BUILD, "ferry")
@@ -368,6 +370,9 @@ class Machine:
         text = "\n# %s: status %s" % (" ".join(self.argv), self.process.poll())
         for line in self.stderr().splitlines()[-60:]:
             text += "\n#   stderr: " + line
+        if not self.ended():
+            for line in diagnosis.threads(self.process.pid) + diagnosis.vcpus(self.control):
+                text += "\n#   " + line
         return text + "\n#   serial: %r" % self.output[-300:]
 
 

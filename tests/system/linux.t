@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
 from checks import at_home, both_named, end, held, owns_disk, receiver, start
-from linuxtest import (check_no_complaints, check_nothing_unexpected, kernel_words, pack, power_off, ready,
+from linuxtest import (background, check_no_complaints, check_nothing_unexpected, kernel_words, pack, power_off, ready,
                        shell)
 from wire import Proxy, edit
 
@@ -166,7 +166,7 @@ def a_timer_of_an_idle_guest_survives_two_moves():
     """Both vCPUs are halted when it is paused, and the timer's deadline is in their local APICs."""
     m = boot(cpus="2")
     seconds = 2 * t.SLOWNESS
-    shell(m, "(a=$(cut -d' ' -f1 /proc/uptime); sleep %d; echo $a $(cut -d' ' -f1 /proc/uptime) >/rang) & true" % seconds)
+    background(m, "a=$(cut -d' ' -f1 /proc/uptime); sleep %d; echo $a $(cut -d' ' -f1 /proc/uptime) >/rang" % seconds)
     started = time.monotonic()
     for _ in range(2):
         m = move(m)
@@ -212,7 +212,7 @@ def what_does_not_fit_is_refused_before_any_RAM():
     with open(os.path.join(t.scratch, "larger"), "wb") as f:
         f.truncate(2 * DISK_SIZE)
     m = boot("--disk", disk, "--rng", cpus="2")
-    shell(m, "(while sha256sum </dev/vda >/sum.new; do mv /sum.new /sum; date +%s >/last; done) & true")
+    background(m, "while sha256sum </dev/vda >/sum.new; do mv /sum.new /sum; date +%s >/last; done")
     since, boot_id = uptime(m), shell(m, "cat /proc/sys/kernel/random/boot_id")
     m.qmp.run("query-migrate")
     before = held(m)
@@ -345,11 +345,11 @@ def cross(cpus):
     """There and back, with work going on: a checksum of the disk, again and again, and a clock that is watched."""
     disk, digest = new_disk("disk-" + cpus)
     m = boot("--disk", disk, "--rng", "--console", "file:" + disk + ".hvc", cpus=cpus)
-    shell(m, "(while sha256sum </dev/vda >/tmp.new; do mv /tmp.new /sum; date +%s >/last; done) & true")
+    background(m, "while sha256sum </dev/vda >/tmp.new; do mv /tmp.new /sum; date +%s >/last; done")
     before, at = uptime(m), time.monotonic()
     boot_id = shell(m, "cat /proc/sys/kernel/random/boot_id")
-    shell(m, "(last=0; while usleep 5000; do read now idle </proc/uptime; now=${now%.*}${now#*.}; "
-          "[ $now -ge $last ] || echo $last $now >>/back; last=$now; done) & true")
+    background(m, "last=0; while usleep 5000; do read now idle </proc/uptime; now=${now%.*}${now#*.}; "
+               "[ $now -ge $last ] || echo $last $now >>/back; last=$now; done")
     for _ in range(2 * ROUNDS):
         m = move(m, "--disk", disk)
         t.same(shell(m, "cat /proc/sys/kernel/random/boot_id"), boot_id, "boot id")

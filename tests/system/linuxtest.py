@@ -59,6 +59,12 @@ def shell(m, command, status=0):
     return text
 
 
+def background(m, command):
+    """Have it run on beside the shell, and not as its child: busybox's takes the end of one for the end of its input, if it
+    comes while the shell waits for some."""
+    shell(m, "((" + command + ") &)")
+
+
 def log(m, words):
     """Lines of the kernel's log that match; chosen by the guest, for the serial port is slow."""
     return shell(m, "dmesg -r | grep -iE '%s'; true" % words).splitlines()

@@ -301,7 +301,7 @@ def uplink():
 
 def exchange(m, server, text):
     """The guest asks its gateway, which is this host's loopback, over TCP, and shows what it is told."""
-    linuxtest.shell(m, "(echo %s | nc -w %d 10.1.0.254 %d >/got) & true" % (text, t.PATIENCE, server.getsockname()[1]))
+    linuxtest.background(m, "echo %s | nc -w %d 10.1.0.254 %d >/got" % (text, t.PATIENCE, server.getsockname()[1]))
     connection, _ = server.accept()
     with connection:
         connection.settimeout(t.PATIENCE)
