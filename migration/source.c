@@ -343,6 +343,9 @@ static void hand_over(struct source *s, struct error *err)
 		  "no word of it (%s); the guest is paused here for a person to decide",
 		  error_sentence(&why, sentence, sizeof(sentence)));
 	vm_set_state(s->vm, VM_HANDED_OVER, NULL);
+	/* Postcopy has come to its end, so nobody takes pages from here any more. */
+	if (s->vm->state == VM_HANDED_OVER && !s->by_fd)
+		s->vm->memory.given = false;
 }
 
 int source_run(struct migration *m, struct error *err)

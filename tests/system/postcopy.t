@@ -9,6 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
+from wire import Proxy, cut, kill
 
 PASSED = 0x2A << 1 | 1
 
@@ -178,6 +179,31 @@ def the_destination_dies_and_the_source_never_runs():
             pass
     source.qmp.run("quit")
     source.wait()
+
+
+@t.test
+def where_no_one_knows_whether_it_went_a_person_decides():
+    """COMMIT is lost, and the destination with it: all of the guest is here still."""
+    source, destination = dirty(), t.receive("tcp:127.0.0.1:0")
+    proxy = Proxy(destination.uri, "COMMIT", kill(destination, cut), connections=3)
+    postcopy(source, proxy.uri)
+    t.wait_until(lambda: source.qmp.run("query-migrate")["status"] == "postcopy-paused", "the source notices")
+    t.same(source.qmp.run("query-status")["status"], "handed-over", "the source's guest")
+    for arguments, words in (({}, "force=true"), ({"force": True}, "migrate_cancel")):
+        try:
+            source.qmp.run("cont", **arguments)
+            t.check(False, "the guest must not run while the other side may come back for it")
+        except t.QmpError as e:
+            t.check(words in str(e), str(e))
+    source.qmp.run("migrate_cancel")
+    source.qmp.event("MIGRATION", match=lambda d: d["status"] == "failed")
+    t.same(source.qmp.run("query-status")["status"], "handed-over", "the source's guest")
+    source.qmp.run("cont", force=True)
+    source.send("v")
+    source.expect(r"^verify ok.*\n")
+    source.send("q")
+    source.expect("^PASS dirty")
+    t.same(source.wait(), PASSED, "exit status of the source")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ MANDATORY = 1
 NAMES = ("HELLO", "MACHINE", "ACCEPT", "REJECT", "RAM", "STOPPED", "STATE", "LOADED", "FAILED", "COMMIT",
          "RUNNING", "END", "PROGRESS", "BLOCK", "CHANNEL", "ROUND", "BACKLOG")
 TYPES = {name: number for number, name in enumerate(NAMES, 1)}
-TYPES["RAM_MAP"] = 30
+TYPES.update(MISSING=24, LISTEN=25, READY=26, REQUEST=27, RAM_MAP=30, RAM_ZSTD=40)
 NAME_OF = {number: name for name, number in TYPES.items()}
 OPTIONAL = ("PROGRESS", "BACKLOG")
 SOURCE, DESTINATION = "source", "destination"
@@ -205,9 +205,9 @@ class Proxy:
         n       n of its bytes are sent on, then the connection ends
         DROP    it is forgotten        bytes are sent instead of its header and metadata
     @rate: bytes a second that pass towards the destination. @side: on whose host it stands. @host: listen at this
-    address of ours instead. .seen: all records so far."""
+    address of ours instead. @connections: so many, which end together. .seen: all records so far."""
 
-    def __init__(self, uri, name=None, deed=None, nth=1, rate=None, side=SOURCE, host=None):
+    def __init__(self, uri, name=None, deed=None, nth=1, rate=None, side=SOURCE, host=None, connections=1):
         self.name, self.deed, self.nth, self.rate = name, deed, nth, rate
         self.seen, self.lock = [], threading.Lock()
         self.reached, self.released = threading.Event(), threading.Event()
@@ -219,7 +219,7 @@ class Proxy:
         else:
             self.listener, self.uri = t.place.listen(side)
         self.sockets = []
-        self.start(self.accept)
+        self.start(self.accept, connections)
         t.machines.append(self)             # so that the end of a test ends it too
 
     def start(self, function, *arguments):
@@ -227,17 +227,18 @@ class Proxy:
         self.threads.append(thread)
         thread.start()
 
-    def accept(self):
-        try:
-            source, _ = self.listener.accept()
-            destination = connect(self.target, self.side)
-        except OSError as e:
-            self.problem = e
-            self.listener.close()
-            return
-        self.sockets = [source, destination]
-        self.start(self.pump, source, destination, SOURCE)
-        self.start(self.pump, destination, source, DESTINATION)
+    def accept(self, connections):
+        for _ in range(connections):
+            try:
+                source, _ = self.listener.accept()
+                destination = connect(self.target, self.side)
+            except OSError as e:
+                self.problem = e
+                self.listener.close()
+                return
+            self.sockets += [source, destination]
+            self.start(self.pump, source, destination, SOURCE)
+            self.start(self.pump, destination, source, DESTINATION)
 
     def pump(self, a, b, side):
         """Records from @a to @b until one of them ends."""
