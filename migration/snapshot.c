@@ -8,7 +8,9 @@
  * and into a pipe, it is a stream of RAM records as in a migration.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <libfdt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,6 +145,27 @@ int snapshot_check(const struct migration *m, const char *uri, struct error *err
 	return 0;
 }
 
+/* Give the file its name, for as long as the file itself lasts. */
+static int settle(const char *partial, const char *path, struct error *err)
+{
+	const char *slash = strrchr(path, '/');
+	size_t len = slash ? (size_t)(slash - path) : 0;
+	char folder[PATH_MAX];
+	int fd, ret = 0;
+
+	if (rename(partial, path) < 0)
+		return error_set(err, -errno, "save", path, "", "to give the file its name", "%m");
+	snprintf(folder, sizeof(folder), "%.*s", (int)len, path);
+	fd = open(!slash ? "." : !len ? "/" : folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* One may be allowed to write to a folder and not to read it; EINVAL: a file system where a
+	 * name needs no such thing. */
+	if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL)
+		ret = error_set(err, -errno, "save", path, "", "its name on the disk", "%m");
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
 int snapshot_run(struct migration *m, struct error *err)
 {
 	const char *path = m->uri + strlen(SCHEME);
@@ -157,10 +180,8 @@ int snapshot_run(struct migration *m, struct error *err)
 	}
 	snprintf(partial, sizeof(partial), "%s.partial", m->uri);
 	ret = save_to(&s, m, partial, m->params.mapped_ram, err);
-	if (ret == 0 && rename(partial + strlen(SCHEME), path) < 0) {
-		ret = error_set(err, -errno, "save", path, "", "to give the file its name", "%m");
+	if (ret == 0 && (ret = settle(partial + strlen(SCHEME), path, err)) < 0)
 		unlink(partial + strlen(SCHEME));
-	}
 	source_free(&s);
 	return ret;
 }
