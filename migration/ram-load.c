@@ -132,8 +132,10 @@ int ram_load_record(struct ram_load *l, struct ram_table *t, struct protocol *p,
 			continue;
 		}
 		ram_load_touch(l, region, from, run_bytes(run));
-		t->iov[n_iov++] = (struct iovec){ memory_hva(l->mem, run->gpa, run_bytes(run)),
-						  run_bytes(run) };
+		if (rec->type == RECORD_RAM)
+			t->iov[n_iov++] =
+				(struct iovec){ memory_hva(l->mem, run->gpa, run_bytes(run)),
+						run_bytes(run) };
 		stats->pages_data += run->pages;
 		stats->delta_pages += run->kind == RAM_XOR ? run->pages : 0;
 	}
