@@ -3,7 +3,8 @@
  * dirty: memory that is worth migrating and knows what it should hold. The first fill= MiB are
  * written once, the ws= MiB behind them again and again in page order, so that round and position
  * tell the generation of every page: it is checked before each rewrite, and all are on request.
- * With compute=1 the other CPUs compute meanwhile, and write next to nothing.
+ * With compute=1 the other CPUs compute meanwhile, and write next to nothing. Command t: how long
+ * it takes to touch pages here and there, of which some may still have to come.
  */
 #include "kernel/clock.h"
 #include "kernel/cpus.h"
@@ -20,10 +21,14 @@ struct dirty {
 	uint64_t page_ns;   /* pace, 0: none */
 	uint64_t due;	    /* when the next page may be written */
 	uint64_t written;   /* pages */
+	uint64_t absent_ns; /* touching what is there takes less */
 	struct gap gap;
 };
 
 #define TURN 10000 /* steps between two looks of the world */
+
+#define TOUCHES 256
+#define PRIME	1000003 /* more than there are pages to jump over */
 
 static volatile uint64_t turns[MAX_CPUS];
 
@@ -57,6 +62,36 @@ static void verify(struct dirty *d)
 		gap_look(&d->gap);
 	}
 	print("verify ok pages=%lu rounds=%lu\n", d->fill + d->ws, d->round);
+}
+
+static void sort(uint64_t *v, unsigned n)
+{
+	for (unsigned i = 1; i < n; i++)
+		for (unsigned j = i; j && v[j] < v[j - 1]; j--) {
+			uint64_t smaller = v[j];
+
+			v[j] = v[j - 1];
+			v[j - 1] = smaller;
+		}
+}
+
+static void touch(struct dirty *d)
+{
+	static uint64_t ns[TOUCHES];
+	unsigned n = 0, last;
+
+	for (uint64_t i = 0; i < TOUCHES; i++) {
+		volatile uint64_t *page = ram_page((i + 1) * PRIME % (d->fill + d->ws));
+		uint64_t begun = gap_look(&d->gap);
+
+		(void)*page;
+		ns[n] = gap_look(&d->gap) - begun;
+		n += ns[n] >= d->absent_ns;
+	}
+	sort(ns, n);
+	last = n ? n - 1 : 0;
+	print("touch pages=%u absent=%u p50_ns=%lu p99_ns=%lu max_ns=%lu\n", TOUCHES, n,
+	      n ? ns[last / 2] : 0, n ? ns[last * 99 / 100] : 0, n ? ns[last] : 0);
 }
 
 static void status(struct dirty *d)
@@ -100,6 +135,7 @@ static void dirty(void)
 	struct dirty d = { .fill = option_number("fill", 8) * PAGE_MIB,
 			   .ws = option_number("ws", 4) * PAGE_MIB,
 			   .content = content_option(),
+			   .absent_ns = option_number("absent_us", 20) * 1000,
 			   .page_ns = rate ? SECOND_NS / (rate * PAGE_MIB) : 0 };
 	int command = 0;
 
@@ -117,6 +153,8 @@ static void dirty(void)
 		command = console_command(now);
 		if (command == 's')
 			status(&d);
+		else if (command == 't')
+			touch(&d);
 		else if (command == 'v')
 			verify(&d);
 	}
@@ -127,4 +165,4 @@ static void dirty(void)
 
 PROGRAM(dirty,
 	"dirties and checks memory: fill=8 ws=4 (MiB) rate=0 (MiB/s) content=random|zero|mixed "
-	"seed=1 idle=0 compute=0 seconds=0");
+	"seed=1 idle=0 compute=0 seconds=0 absent_us=20");

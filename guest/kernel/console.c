@@ -43,7 +43,7 @@ int console_command(uint64_t now_ns)
 		return 0;
 	console_polled = now_ns;
 	int c = console_get();
-	return c == 's' || c == 'v' || c == 'r' || c == 'q' ? c : 0;
+	return c == 's' || c == 't' || c == 'v' || c == 'r' || c == 'q' ? c : 0;
 }
 
 void console_watch(struct gap *gap)

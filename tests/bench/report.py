@@ -157,6 +157,13 @@ class Targets:
         best = min((t for name, t in times.items() if name != "ferry" and t is not None), default=None)
         self.add("exec to the /init of stock Linux ms, the better QEMU's", times["ferry"], best, "{:.0f}")
 
+    def postcopy(self, result):
+        runs, case = result["runs"], "postcopy, " + result["text"]
+        self.add(f"{case}: blackout ms", median(runs["ferry"], lambda r: r["blackout_ms"]), 10, "{:.1f}")
+        for key in ("p50_ms", "p99_ms"):
+            self.add(f"{case}: {key[:3]} of a page ms, the best QEMU's", median(runs["ferry"], lambda r, k=key: r[k]),
+                     smallest(runs, "QEMU", lambda r, k=key: r[k]), "{:.2f}")
+
     def io(self, result):
         rates = {name: median(runs, lambda r: r["rate"]) for name, runs in result["runs"].items()}
         best = max((rate for name, rate in rates.items() if name != "ferry" and rate is not None), default=None)
@@ -173,6 +180,8 @@ def targets(results):
         t.start(results["start"])
     if results.get("boot"):
         t.boot(results["boot"])
+    for result in results.get("postcopy", []):
+        t.postcopy(result)
     for result in results.get("io", []):
         t.io(result)
     return table(["what", "found", "to reach", ""], t.rows) if t.rows else ""
@@ -214,10 +223,24 @@ def io_table(result):
     return table(["", "a second", "MiB/s"], rows)
 
 
+POSTCOPY_COLUMNS = [("blackout ms", "blackout_ms"), ("longest pause of the guest ms", "gap_ms"),
+                    ("a page, p50 ms", "p50_ms"), ("p99 ms", "p99_ms"), ("longest ms", "max_ms"), ("of", "absent")]
+
+
+def postcopy_table(result):
+    rows = []
+    for name, runs in result["runs"].items():
+        failed = len(runs) - len(good(runs))
+        rows.append([name + (f" ({failed} of {len(runs)} failed)" if failed else "")] +
+                    [spread(runs, lambda r, k=key: r[k], "{:.0f}" if key == "absent" else "{:.2f}")
+                     for _, key in POSTCOPY_COLUMNS])
+    return table([""] + [head for head, _ in POSTCOPY_COLUMNS], rows)
+
+
 def failures(results):
     lines = [f"- {x['text']}, {name}: {r['failed']}" for x in results["migrations"]
              for name, runs in x["runs"].items() for r in runs if "failed" in r]
-    lines += [f"- {x['text']}, {name}: {r['failed']}" for x in results.get("io", [])
+    lines += [f"- {x['text']}, {name}: {r['failed']}" for x in results.get("postcopy", []) + results.get("io", [])
               for name, runs in x["runs"].items() for r in runs if "failed" in r]
     lines += [f"- boot, {name}: {r['failed']}" for name, runs in (results.get("boot") or {}).items()
               for r in runs if "failed" in r]
@@ -257,6 +280,8 @@ def markdown(results):
         parts += ["## From exec to the /init of stock Linux\n", boot_table(results["boot"])]
     if "copying" in results:
         parts += ["## By reference against copying (no guest)\n", copying_table(results["copying"])]
+    for result in results.get("postcopy", []):
+        parts += [f"## Postcopy, {result['text']}\n", postcopy_table(result)]
     for result in results.get("io", []):
         parts += [f"## {result['text']}\n", io_table(result)]
     reached = targets(results)
