@@ -28,7 +28,7 @@ struct dirty {
 #define TURN 10000 /* steps between two looks of the world */
 
 #define TOUCHES 256
-#define PRIME	1000003 /* more than there are pages to jump over */
+#define PRIME	1000003 /* so that jumps of it reach all pages, unless their number is a multiple */
 
 static volatile uint64_t turns[MAX_CPUS];
 

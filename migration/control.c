@@ -254,17 +254,14 @@ static int run_incoming(struct vm *vm, json_t *args, json_t **ret, struct error 
 static int run_cancel(struct vm *vm, json_t *args, json_t **ret, struct error *err)
 {
 	struct migration *m = vm->migration;
+	bool force = false;
+	int bad = control_arg_bool(args, "force", false, &force, err);
 
-	(void)args;
 	(void)ret;
-	if (!m || !migration_is_active(m))
+	if (bad || !m || !migration_is_active(m))
+		return bad;
+	if (force && postcopy_give_up(m))
 		return 0;
-	/* Nobody has said that the other side runs the guest: who knows that it never will may end
-	 * the waiting for it. */
-	if (m->status == MIGRATION_POSTCOPY_PAUSED && vm->state == VM_HANDED_OVER) {
-		postcopy_abandon(m);
-		return 0;
-	}
 	return migration_cancel(m, NULL, err);
 }
 
@@ -284,5 +281,5 @@ static int run_query(struct vm *vm, json_t *args, json_t **ret, struct error *er
 
 MIGRATION_COMMAND(cmd_migrate, "migrate", "uri detach blk resume", run_migrate);
 MIGRATION_COMMAND(cmd_incoming, "migrate-incoming", "uri", run_incoming);
-MIGRATION_COMMAND(cmd_cancel, "migrate_cancel", "", run_cancel);
+MIGRATION_COMMAND(cmd_cancel, "migrate_cancel", "force", run_cancel);
 MIGRATION_COMMAND(cmd_query, "query-migrate", "", run_query);

@@ -248,6 +248,8 @@ static bool take_uri(struct migration *m, char *uri, size_t size)
 	pthread_mutex_lock(&m->lock);
 	snprintf(uri, size, "%s", m->wishes.uri);
 	m->wishes.uri[0] = '\0';
+	if (*uri)
+		m->wishes.paused = false;
 	pthread_mutex_unlock(&m->lock);
 	return *uri;
 }
@@ -279,6 +281,9 @@ static int receive_missing(struct postcopy_save *s, struct error *err)
 	page_map_clear_all(&s->left);
 	do {
 		ret = protocol_receive(p, &rec, err);
+		/* Who says that has heard COMMIT. */
+		if (ret == 0 && (rec.type == RECORD_MISSING || rec.type == RECORD_READY))
+			ret = vm_set_state(s->vm, VM_POSTMIGRATE, err);
 		if (ret == 0 && rec.type == RECORD_MISSING)
 			ret = page_map_receive(&s->left, &rec, err);
 	} while (ret == 0 && rec.type == RECORD_MISSING);
@@ -306,8 +311,7 @@ static int meet_again(struct postcopy_save *s, const char *uri, struct error *er
 	ret = postcopy_answer(s, err);
 	if (ret == 0)
 		migration_set_status(s->m, MIGRATION_POSTCOPY_ACTIVE);
-	/* Who says READY has heard COMMIT. */
-	return ret < 0 ? ret : vm_set_state(s->vm, VM_POSTMIGRATE, err);
+	return ret;
 }
 
 /* The first words of a destination that has given up, or been given up. */
@@ -334,7 +338,7 @@ int postcopy_save_run(struct postcopy_save *s, int ret, struct error *err)
 		s->failed = false;
 		postcopy_pause(s->m, err);
 		if (!wait_for_uri(s->m, uri, sizeof(uri)))
-			return given_up(s, err);
+			return s->vm->state == VM_HANDED_OVER ? ret : given_up(s, err);
 		error_clear(err);
 		ret = meet_again(s, uri, err);
 		ret = ret < 0 ? ret : send_all(s, err);

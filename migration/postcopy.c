@@ -229,9 +229,9 @@ int postcopy_recover(struct migration *m, const char *uri, char bound[256], stru
 	return ret;
 }
 
-void postcopy_abandon(struct migration *m)
+/* The lock is held. */
+static void abandon(struct migration *m)
 {
-	pthread_mutex_lock(&m->lock);
 	m->wishes.abandoned = true;
 	/* A destination still has a word to say: that it does not need the rest. */
 	if (!m->incoming)
@@ -241,5 +241,25 @@ void postcopy_abandon(struct migration *m)
 			channel_set_timeout(m->channels[1 + i], LAST_MS);
 	}
 	eventfd_write(m->wake_fd, 1);
+}
+
+void postcopy_abandon(struct migration *m)
+{
+	pthread_mutex_lock(&m->lock);
+	abandon(m);
 	pthread_mutex_unlock(&m->lock);
+}
+
+bool postcopy_give_up(struct migration *m)
+{
+	bool may;
+
+	pthread_mutex_lock(&m->lock);
+	/* With an address it is about to go on. */
+	may = m->wishes.paused && !m->wishes.uri[0] && !m->incoming &&
+	      m->vm->state == VM_HANDED_OVER;
+	if (may)
+		abandon(m);
+	pthread_mutex_unlock(&m->lock);
+	return may;
 }

@@ -85,6 +85,9 @@ int postcopy_resume(struct migration *m, const char *uri, struct error *err);
 /* @bound gets where it listens. */
 int postcopy_recover(struct migration *m, const char *uri, char bound[256], struct error *err);
 void postcopy_abandon(struct migration *m);
+/* The same, if it is paused at the source and nobody has said that the other side runs the guest;
+ * else false. A person has to know that it never will. */
+bool postcopy_give_up(struct migration *m);
 /* Why it is paused; false if it is not. Any thread. */
 bool postcopy_why(struct migration *m, struct error *why);
 

@@ -153,13 +153,16 @@ static int settle(const char *partial, const char *path, struct error *err)
 	char folder[PATH_MAX];
 	int fd, ret = 0;
 
-	if (rename(partial, path) < 0)
-		return error_set(err, -errno, "save", path, "", "to give the file its name", "%m");
+	if (rename(partial, path) < 0) {
+		ret = error_set(err, -errno, "save", path, "", "to give the file its name", "%m");
+		unlink(partial);
+		return ret;
+	}
 	snprintf(folder, sizeof(folder), "%.*s", (int)len, path);
 	fd = open(!slash ? "." : !len ? "/" : folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	/* One may be allowed to write to a folder and not to read it; EINVAL: a file system where a
-	 * name needs no such thing. */
-	if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL)
+	/* One may be allowed to write to a folder and not to read it (EACCES); on some file systems
+	 * a name needs no such thing (EINVAL). */
+	if (fd < 0 ? errno != EACCES : fsync(fd) < 0 && errno != EINVAL)
 		ret = error_set(err, -errno, "save", path, "", "its name on the disk", "%m");
 	if (fd >= 0)
 		close(fd);
@@ -180,8 +183,7 @@ int snapshot_run(struct migration *m, struct error *err)
 	}
 	snprintf(partial, sizeof(partial), "%s.partial", m->uri);
 	ret = save_to(&s, m, partial, m->params.mapped_ram, err);
-	if (ret == 0 && (ret = settle(partial + strlen(SCHEME), path, err)) < 0)
-		unlink(partial + strlen(SCHEME));
+	ret = ret < 0 ? ret : settle(partial + strlen(SCHEME), path, err);
 	source_free(&s);
 	return ret;
 }

@@ -124,7 +124,8 @@ int memory_check_given(const struct memory *mem, struct error *err)
 {
 	if (!mem->given)
 		return 0;
-	return error_set(err, -EPERM, "claim", "RAM", "", "RAM that is ours alone",
-			 "RAM that was handed over, and that the other side may have written to, "
-			 "or may still fetch (postcopy, until migrate_cancel)");
+	return error_set(
+		err, -EPERM, "claim", "RAM", "", "RAM that is ours alone",
+		"RAM that was handed over, and that the other side may have written to, "
+		"or may still fetch (postcopy: until migrate_cancel force=true has ended it)");
 }

@@ -41,11 +41,11 @@ struct memory {
 	enum memory_backing backing;
 	struct memory_region regions[MEMORY_MAX_REGIONS];
 	unsigned int n_regions;
-	uint64_t size;	   /* of all regions, bytes */
-	int fd;		   /* of MEMORY_SHARED and MEMORY_FILE, else -1 */
-	bool adopted;	   /* of somebody else still: read only (memory-fd.c) */
-	bool given;	   /* somebody else's by now; set by who gave it, as it does so */
-	_Atomic bool keep; /* nothing is discarded: somebody wants to know what it holds now */
+	uint64_t size;	    /* of all regions, bytes */
+	int fd;		    /* of MEMORY_SHARED and MEMORY_FILE, else -1 */
+	bool adopted;	    /* of somebody else still: read only (memory-fd.c) */
+	_Atomic bool given; /* somebody else's by now; set by who gave it, as it does so */
+	_Atomic bool keep;  /* nothing is discarded: somebody wants to know what it holds now */
 };
 
 /*

@@ -53,6 +53,8 @@ def run(contender, case, scale):
         destination.qmp.event("RESUME")         # what is typed before that may be lost with the state that comes
         destination.send("t")
         absent, p50, p99, longest = map(int, destination.expect(TOUCHED).groups())
+        if not absent:
+            destination.fail("no page was missing")
         for machine in machines:
             how, _ = machine.migration_end()
             if how != "completed":

@@ -21,7 +21,7 @@
 #define SEALED	0xa5
 #define AREA	(PAGES / 2 + 2 * GUARD)
 #define ROOM	(RUNS * RUN_MAX * PAGE_SIZE)
-#define FAULTY	8 /* of the first byte of a record: one in so many is wrong in each way */
+#define FAULTY	8 /* one in so many is wrong, in each way that there is */
 
 struct area {
 	uint8_t page[2][AREA][PAGE_SIZE];

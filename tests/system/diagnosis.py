@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 
 FERRY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", os.environ.get("BUILD", "build"), "ferry")
-SAVE_LIMIT = 30         # seconds
+LIMIT = 30              # seconds
 
 
 def thread(folder):
@@ -34,13 +34,14 @@ def vcpus(control):
     went astray goes on from there as often as one likes (`ferry restore`, `ferry inspect`)."""
     if not os.path.exists(control):
         return []
-    with tempfile.TemporaryDirectory(prefix="ferry-test-") as scratch:
-        folder = os.environ.get("FERRY_TEST_KEEP", scratch)
-        path = os.path.join(folder, "%s-%d.ferry" % (os.path.basename(control), os.getpid()))
-        try:
-            subprocess.run([FERRY, "save", control, path], capture_output=True, check=True, timeout=SAVE_LIMIT)
-            said = subprocess.run([FERRY, "inspect", path], capture_output=True, text=True, check=True).stdout
-        except subprocess.SubprocessError as e:
-            return ["it cannot be saved: %s" % e]
+    try:
+        with tempfile.TemporaryDirectory(prefix="ferry-test-") as scratch:
+            folder = os.environ.get("FERRY_TEST_KEEP", scratch)
+            path = os.path.join(folder, "%s-%d.ferry" % (os.path.basename(control), os.getpid()))
+            for command in ["save", control, path], ["inspect", path]:
+                said = subprocess.run([FERRY, *command], capture_output=True, text=True, check=True,
+                                      timeout=LIMIT).stdout
+    except (OSError, subprocess.SubprocessError) as e:
+        return ["it cannot be saved: %s %s" % (e, getattr(e, "stderr", None) or "")]
     wanted = r"\t(cpu@|\t(regs\.r[is]p|regs\.rflags|sregs\.cr[23]|mp_state) )"
     return [line.strip() for line in said.splitlines() if re.match(wanted, line)]

@@ -325,7 +325,7 @@ class Proxy:
     def kill(self):
         self.release()
         self.cut()
-        if not self.sockets:                # accept() still waits; nothing else wakes it
+        if self.threads[0].is_alive():      # accept() still waits; nothing else wakes it
             self.target = "unix:"
             try:
                 connect(self.uri, self.side).close()
