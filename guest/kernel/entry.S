@@ -111,7 +111,10 @@ irq_stubs:
 irq_eoi:
 	mov $(LAPIC_BASE + LAPIC_EOI), %eax
 	movl $0, (%rax)
-	pop %rax
+	cmpq $wait_hlt, 8(%rsp)
+	jne 1f
+	incq 8(%rsp) /* over the hlt: what it would wait for has come */
+1:	pop %rax
 irq_spurious:
 	iretq
 
@@ -167,7 +170,13 @@ syscall_entry:
 sys_wait:
 	cmp %rsi, (%rdi)
 	jne 1f
-	sti /* takes effect after hlt has begun: no interrupt is missed */
+	/*
+	 * An interrupt between the two would be waited for again. The shadow of sti keeps it away
+	 * (SDM volume 2, STI), but emulated SVM forgets the shadow when an exit falls there, since
+	 * its VMRUN does not load interrupt_shadow (APM volume 2, 15.21.5); so irq_eoi looks, too.
+	 */
+	sti
+wait_hlt:
 	hlt
 	cli
 1:	iretq
