@@ -23,7 +23,7 @@ $(BUILD)/deltas: tests/bench/deltas.c
 bench-programs: $(BUILD)/deltas $(BUILD)/bare $(BUILD)/flood $(BUILD)/ram $(BUILD)/snapshot $(BUILD)/log
 
 # Of what needs KVM: what BENCH names, or all. Status 77 is that of a bench for which nothing was left here.
-KVM_PARTS := start boot migrate postcopy io
+KVM_PARTS := start boot migrate rates postcopy handover io
 LAB_PARTS  = $(if $(filter --only,$(BENCH)),$(filter $(KVM_PARTS),$(BENCH)),$(KVM_PARTS))
 
 bench: all bench-programs

@@ -19,9 +19,9 @@ import ferrytest  # noqa: E402
 BARE = os.path.join(ferrytest.BUILD, "bare")
 FLOOD = os.path.join(ferrytest.BUILD, "flood")
 RAM = os.path.join(ferrytest.BUILD, "ram")
+SNAPSHOT = os.path.join(ferrytest.BUILD, "snapshot")
 QEMU = shutil.which("qemu-system-x86_64")
 NO_LIMIT = 1 << 50
-LOOPBACK = "tcp:127.0.0.1:0"
 
 
 class Failed(Exception):
@@ -115,10 +115,17 @@ class Contender:
         self.name, self.options = name, options
         self.parameters = {"max_bandwidth": NO_LIMIT, "downtime_limit": options.downtime_limit, **parameters}
 
-    def start(self, argv, *control):
+    def start(self, argv, *control, receives=False):
+        """On its side of the link, when there is one."""
         Contender.count += 1
+        if self.options.link:
+            argv = self.options.link.wrap("receive" if receives else "run") + argv
         socket = os.path.join(ferrytest.scratch, f"c{Contender.count}.qmp")
         return Machine(argv + [word.format(socket) for word in control], socket, self.options.patience)
+
+    def address(self):
+        """Where a destination listens."""
+        return f"tcp:{self.options.link.address if self.options.link else '127.0.0.1'}:0"
 
 
 def capabilities(machine, *names):
@@ -143,7 +150,9 @@ class Ferry(Contender):
         return machine
 
     def destination(self, _cmdline, _memory):
-        machine = self.start([ferrytest.FERRY, "receive", LOOPBACK, "--serial", "stdio"], "--control", "{}")
+        trust = self.options.link.trust if self.options.link else []
+        machine = self.start([ferrytest.FERRY, "receive", self.address(), *trust, "--serial", "stdio"],
+                             "--control", "{}", receives=True)
         machine.uri = machine.expect(r"tcp:\S+:\d+").group(0)
         machine.qmp     # connects, so that the end of the migration is heard
         return machine
@@ -176,17 +185,38 @@ class Qemu(Contender):
 
     def destination(self, cmdline, memory):
         machine = self.start(self.command(cmdline, memory), "-incoming", "defer", "-qmp",
-                             "unix:{},server=on,wait=off")
+                             "unix:{},server=on,wait=off", receives=True)
         self.prepare(machine)
-        machine.qmp.run("migrate-incoming", uri=LOOPBACK)
+        machine.qmp.run("migrate-incoming", uri=self.address())
         address = machine.qmp.run("query-migrate")["socket-address"][0]
         machine.uri = f"tcp:{address['host']}:{address['port']}"
         return machine
 
 
+GIB = 1 << 30
+
+
+def random_files(mib):
+    """So much random data in files of 1 GiB at most: QEMU's loader takes no larger ones than 2 GiB."""
+    paths = []
+    for first in range(0, mib, 1024):
+        paths.append(os.path.join(ferrytest.scratch, f"data{first}"))
+        with open(paths[-1], "wb") as f:
+            for _ in range(min(1024, mib - first)):
+                f.write(os.urandom(1 << 20))
+    return paths
+
+
+def loaders(paths):
+    """QEMU's options to have them in its memory, around the hole from 3 to 4 GiB."""
+    places = [(16 << 20), GIB + (16 << 20), *((4 + n) * GIB for n in range(len(paths)))]
+    return [word for path, place in zip(paths, places)
+            for word in ("-device", f"loader,file={path},addr={place:#x},force-raw=on")]
+
+
 class QemuRam(Qemu):
-    """QEMU with a file in memory instead of a guest: paused from the start, so that no KVM is needed."""
+    """QEMU with files in memory instead of a guest: paused from the start, so that no KVM is needed."""
 
     def command(self, data, memory):
         return [QEMU, "-M", "microvm,accel=tcg,acpi=off,x-option-roms=off", "-nodefaults", "-no-user-config",
-                "-display", "none", "-S", "-m", str(memory), "-device", f"loader,file={data},addr=0x1000000,force-raw=on"]
+                "-display", "none", "-S", "-m", str(memory), *loaders(data)]

@@ -85,12 +85,17 @@ def kvm_kind(flags):
     return kind + f", nested in a virtual machine ({vendor})"
 
 
+def meminfo(name):
+    """A line of /proc/meminfo, in bytes."""
+    with open("/proc/meminfo") as f:
+        return int(re.search(name + r":\s+(\d+) kB", f.read()).group(1)) << 10
+
+
 def conditions():
     """Under what circumstances figures came about, as (name, value)."""
     top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     model, flags = cpu_info()
-    with open("/proc/meminfo") as f:
-        memory = int(re.search(r"MemTotal:\s+(\d+)", f.read()).group(1)) >> 10
+    memory = meminfo("MemTotal") // MIB
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "host": f"{os.cpu_count()} CPUs, {memory} MiB RAM, {output('sh', '-c', '. /etc/os-release; echo $PRETTY_NAME')}",

@@ -14,7 +14,6 @@
  */
 #include <err.h>
 #include <errno.h>
-#include <libfdt.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -22,33 +21,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "alone.h"
 #include "migration/compress.h"
-#include "migration/migration.h"
-#include "vmm/error.h"
-#include "vmm/loop.h"
 #include "vmm/tree.h"
-#include "vmm/vm.h"
-
-#define MIB	  (1UL << 20)
-#define HOLE	  (3UL << 30)
-#define AFTER	  (1UL << 32)
-#define SECOND_NS 1000000000ULL
-
-static void check(int ret, const struct error *e)
-{
-	if (ret < 0) {
-		error_print(e);
-		exit(1);
-	}
-}
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * SECOND_NS + (uint64_t)ts.tv_nsec;
-}
 
 static uint64_t cpu_ns(void)
 {
@@ -64,25 +39,6 @@ static void print_costs(const struct migration *m, uint64_t cpu_began)
 	       (uintmax_t)s->total_ns, (uintmax_t)(cpu_ns() - cpu_began), (uintmax_t)s->bytes_xfer,
 	       (uintmax_t)s->bytes_copied, (uintmax_t)s->iovecs_sent, (uintmax_t)s->syscalls,
 	       (uintmax_t)s->rounds, (uintmax_t)s->blackout_ns);
-}
-
-/* What vm_realize() does for RAM alone. */
-static int realize(struct vm *vm, const void *fdt, bool incoming, struct error *err)
-{
-	const fdt64_t *reg = fdt_getprop(fdt, fdt_path_offset(fdt, "/memory@0"), "reg", NULL);
-
-	(void)incoming;
-	vm->tree = malloc(fdt_totalsize(fdt));
-	if (!vm->tree)
-		return error_set(err, -ENOMEM, "bench", "tree", "", "memory", "none");
-	memcpy(vm->tree, fdt, fdt_totalsize(fdt));
-	return memory_alloc(&vm->memory, fdt64_ld(&reg[1]), MEMORY_ANON, HOLE, AFTER, err);
-}
-
-static void ended(struct migration *m, int ret)
-{
-	check(ret, &m->error);
-	loop_stop(m->vm->loop);
 }
 
 /* A migration has been started: see it through and print what it cost. */
@@ -115,12 +71,12 @@ static void fill(struct memory *mem, uint64_t size, bool mixed)
 {
 	uint64_t seed = 1;
 
-	for (uint64_t gpa = 0; gpa < size; gpa += PAGE_SIZE) {
-		uint64_t *words = memory_hva(mem, gpa, PAGE_SIZE);
+	for (uint64_t at = 0; at < size; at += PAGE_SIZE) {
+		uint64_t *words = memory_hva(mem, gpa_of(at), PAGE_SIZE);
 
 		for (size_t i = 0; i < PAGE_SIZE / sizeof(*words); i++) {
 			seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-			words[i] = mixed && (gpa & PAGE_SIZE) ? 0 : seed;
+			words[i] = mixed && (at & PAGE_SIZE) ? 0 : seed;
 		}
 	}
 }
@@ -128,19 +84,19 @@ static void fill(struct memory *mem, uint64_t size, bool mixed)
 static void fill_from(struct memory *mem, uint64_t size, const char *path)
 {
 	FILE *f = fopen(path, "re");
-	uint64_t gpa = 0;
+	uint64_t at = 0;
 
 	if (!f)
 		err(1, "%s", path);
-	while (gpa < size) {
-		uint64_t chunk = size - gpa < MIB ? size - gpa : MIB;
-		size_t got = fread(memory_hva(mem, gpa, chunk), 1, chunk, f);
+	while (at < size) {
+		uint64_t chunk = size - at < MIB ? size - at : MIB;
+		size_t got = fread(memory_hva(mem, gpa_of(at), chunk), 1, chunk, f);
 
-		if (!got && gpa == 0)
+		if (!got && at == 0)
 			errx(1, "%s: empty", path);
 		if (!got)
 			rewind(f);
-		gpa += got;
+		at += got;
 	}
 	fclose(f);
 }
@@ -168,8 +124,8 @@ static void *write_all_the_time(void *opaque)
 
 			for (size_t i = 0; i < 8; i++)
 				line[i] = n * (i + 1);
-			memory_write(g->mem, (page << PAGE_SHIFT) + n % 64 * sizeof(line), line,
-				     sizeof(line));
+			memory_write(g->mem, gpa_of(page << PAGE_SHIFT) + n % 64 * sizeof(line),
+				     line, sizeof(line));
 		}
 		nanosleep(&tick, NULL);
 	}

@@ -170,8 +170,10 @@ class Targets:
         self.add(result["text"] + ", a second: the better QEMU's", rates["ferry"], best, "{:.0f}", least=True)
 
 
-def targets(results):
+def targets(results, own):
     t = Targets()
+    for part, found in own.items():
+        part.targets(found, t)
     for result in results["migrations"]:
         t.migration(result)
     if memories(results["migrations"], "ferry"):
@@ -237,7 +239,7 @@ def postcopy_table(result):
     return table([""] + [head for head, _ in POSTCOPY_COLUMNS], rows)
 
 
-def failures(results):
+def failures(results, own):
     lines = [f"- {x['text']}, {name}: {r['failed']}" for x in results["migrations"]
              for name, runs in x["runs"].items() for r in runs if "failed" in r]
     lines += [f"- {x['text']}, {name}: {r['failed']}" for x in results.get("postcopy", []) + results.get("io", [])
@@ -246,6 +248,8 @@ def failures(results):
               for r in runs if "failed" in r]
     lines += [f"- {x['content']}, {x['how']}, {x['iovecs']} iovecs: {r['failed']}"
               for x in results.get("copying", []) for r in x["runs"] if "failed" in r]
+    lines += [f"- {name}: {r['failed']}" for part, found in own.items() for name, runs in part.runs(found)
+              for r in runs if "failed" in r]
     return lines
 
 
@@ -255,10 +259,12 @@ def rates(result):
                      if median(runs, lambda r: r.get("rate")) is not None)
 
 
-def markdown(results):
+def markdown(results, own):
+    """All of it. @own: parts that have tables of their own, and what they found."""
+    where = f"TCP between two namespaces, {results['link']} each way (tbf)" if results["link"] else "TCP on loopback"
     parts = ["# Figures\n"]
     sizes = f"guest RAM {results['memory']} MiB, {results['data']} MiB of it incompressible, the rest zero; 1 vCPU; " \
-            f"downtime limit {results['downtime_limit']} ms; TCP on loopback; {results['runs']} runs of each, by turns"
+            f"downtime limit {results['downtime_limit']} ms; {where}; {results['runs']} runs of each, by turns"
     if results["scale"] != 1:
         sizes += f"; all sizes and rates divided by {results['scale']}"
     more = {"sizes": sizes, "options": results["command"], "note": results["note"]}
@@ -284,12 +290,15 @@ def markdown(results):
         parts += [f"## Postcopy, {result['text']}\n", postcopy_table(result)]
     for result in results.get("io", []):
         parts += [f"## {result['text']}\n", io_table(result)]
-    reached = targets(results)
+    for part, found in own.items():
+        for title, text in part.sections(found):
+            parts += [f"## {title}\n", text]
+    reached = targets(results, own)
     if reached:
         parts += ["## To reach\n", reached]
     for text, lines in results.get("profile", []):
         parts += [f"## Profile, {text}\n", "```", lines, "```\n"]
-    failed = failures(results)
+    failed = failures(results, own)
     if failed:
         parts += ["## Failed runs\n", *failed, ""]
     return "\n".join(parts)

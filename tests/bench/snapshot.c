@@ -11,61 +11,19 @@
  */
 #include <err.h>
 #include <errno.h>
-#include <libfdt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "migration/migration.h"
-#include "vmm/error.h"
-#include "vmm/loop.h"
+#include "alone.h"
 #include "vmm/tree.h"
-#include "vmm/vm.h"
 
-#define MIB	  (1UL << 20)
-#define HOLE	  (3UL << 30)
-#define AFTER	  (1UL << 32)
 #define DATA_FROM (16 * MIB)
-#define SECOND_NS 1000000000ULL
-
-static void check(int ret, const struct error *e)
-{
-	if (ret < 0) {
-		error_print(e);
-		exit(1);
-	}
-}
 
 static uint64_t cpu_ns(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * SECOND_NS + (uint64_t)ts.tv_nsec;
-}
-
-/* What vm_realize() does for RAM alone. */
-static int realize(struct vm *vm, const void *fdt, bool incoming, struct error *err)
-{
-	int len = 0, node = fdt_path_offset(fdt, "/memory@0");
-	const fdt64_t *reg = fdt_getprop(fdt, node, "reg", &len);
-	uint64_t size = 0;
-
-	for (int i = 1; i < len / (int)sizeof(*reg); i += 2)
-		size += fdt64_ld(&reg[i]);
-	(void)incoming;
-	vm->tree = malloc(fdt_totalsize(fdt));
-	if (!vm->tree)
-		return error_set(err, -ENOMEM, "bench", "tree", "", "memory", "none");
-	memcpy(vm->tree, fdt, fdt_totalsize(fdt));
-	return memory_alloc(&vm->memory, size, MEMORY_ANON, HOLE, AFTER, err);
-}
-
-static void ended(struct migration *m, int ret)
-{
-	check(ret, &m->error);
-	loop_stop(m->vm->loop);
+	return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 static void see_through(struct vm *vm)
@@ -92,14 +50,13 @@ static void fill(struct memory *mem, uint64_t from, uint64_t size)
 {
 	uint64_t seed = 1;
 
-	for (uint64_t gpa = from; size; gpa += PAGE_SIZE) {
-		uint64_t *words = memory_hva(mem, gpa, PAGE_SIZE);
+	for (uint64_t at = from; at < from + size; at += PAGE_SIZE) {
+		uint64_t *words = memory_hva(mem, gpa_of(at), PAGE_SIZE);
 
-		for (size_t i = 0; words && i < PAGE_SIZE / sizeof(*words); i++) {
+		for (size_t i = 0; i < PAGE_SIZE / sizeof(*words); i++) {
 			seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
 			words[i] = seed;
 		}
-		size -= words ? PAGE_SIZE : 0; /* not in the hole */
 	}
 }
 

@@ -5,7 +5,8 @@ prints; then hosts die. Nothing may be lost, changed or doubled, and the guest's
 
     linux-pair.t [WORD…]        the tests whose names have one of these words, or all
 
-One vCPU, once there and back; with FERRY_PAIR=full one and two vCPUs, 10 times, and either host dies in each phase."""
+One vCPU, once there and back, by precopy and by postcopy; with FERRY_PAIR=full one and two vCPUs, 10 times, and either
+host dies in each phase."""
 
 import os
 import re
@@ -92,11 +93,12 @@ class Guest:
         self.machine = machine
         return passed
 
-    def move(self, host):
+    def move(self, host, postcopy=False):
         source, destination, started = self.machine, self.receiver(host), time.monotonic()
         said = source.stderr()              # of migrations that failed
         destination.qmp.run("query-status")
-        source.qmp.run("migrate-set-parameters", x_verify=True, x_deadline=0)
+        source.qmp.run("migrate-set-parameters", x_verify=not postcopy, x_deadline=0, x_postcopy="0")
+        source.qmp.run("migrate-set-capabilities", capabilities=[{"capability": "postcopy-ram", "state": postcopy}])
         source.qmp.run("migrate", uri=destination.uri)
         destination._connect()
         destination.qmp.event("RESUME")
@@ -135,17 +137,22 @@ class Guest:
             t.check(code == 1 and "lock" in output, "a second machine on %s: %r %r" % (host, code, output))
 
 
-def there_and_back(cpus):
+def there_and_back(cpus, postcopy=False):
     guest = Guest(cpus)
     for _ in range(ROUNDS):
-        guest.move(B)
-        guest.move(A)
+        guest.move(B, postcopy)
+        guest.move(A, postcopy)
     guest.finish()
 
 
 @t.test
 def one_vCPU_there_and_back():
     there_and_back("1")
+
+
+@t.test
+def before_its_memory():
+    there_and_back("2" if FULL else "1", postcopy=True)
 
 
 def full(function):

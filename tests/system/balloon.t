@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
+from checks import huge_pages
 
 MIB = 1 << 20
 FILL = 16
@@ -91,18 +92,10 @@ def a_balloon_in_a_shared_file_and_in_huge_pages():
     m.qmp.event("BALLOON_CHANGE", match=lambda d: d["actual"] == 32 * MIB)
     t.same(status(m)["emptied"], 8 * MIB // 4096, "pages that came back empty")
     verify(m)
-    pool = "/proc/sys/vm/nr_hugepages"
-    try:
-        with open(pool) as f:
-            kept = f.read()
-        with open(pool, "w") as f:
-            f.write("24")
-    except OSError as e:
-        return "no pool of huge pages: %s" % e
-    try:
-        with open(pool) as f:
-            if int(f.read()) < 16:
-                return "not enough huge pages to be had"
+    m.kill()
+    with huge_pages(24) as reason:
+        if reason:
+            return reason
         m = start("--balloon", "--memory-backing", "hugetlb")
         m.qmp.run("balloon", value=24 * MIB)
         m.qmp.event("BALLOON_CHANGE", match=lambda d: d["actual"] == 24 * MIB)
@@ -112,9 +105,6 @@ def a_balloon_in_a_shared_file_and_in_huge_pages():
         t.same(status(m)["emptied"], 0, "pages that came back empty")
         verify(m)
         m.kill()
-    finally:
-        with open(pool, "w") as f:
-            f.write(kept)
 
 
 @t.test

@@ -45,6 +45,26 @@ def arrived(machine):
     return machine
 
 
+@contextlib.contextmanager
+def huge_pages(wanted):
+    """A pool of so many huge pages meanwhile; yields why there is none, or None."""
+    pool = "/proc/sys/vm/nr_hugepages"
+    try:
+        with open(pool) as f:
+            kept = f.read()
+        with open(pool, "w") as f:
+            f.write(str(wanted))
+    except OSError as e:
+        yield "no pool of huge pages: %s" % e
+        return
+    try:
+        with open(pool) as f:
+            yield None if int(f.read()) >= wanted else "not enough huge pages to be had"
+    finally:
+        with open(pool, "w") as f:
+            f.write(kept)
+
+
 def status(machine):
     return machine.qmp.run("query-status")["status"]
 

@@ -17,7 +17,7 @@ from wire import DESTINATION, SOURCE
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 # What may pass at once (tc-tbf(8)): the faster the link, the more between two looks at the clock.
-BURST = {"1gbit": "256kb", "100mbit": "64kb"}
+BURST = {"1gbit": "256kb", "1000mbit": "256kb"}     # others: 64kb
 
 
 def call(result):
@@ -69,11 +69,12 @@ class Pair:
     trust = ["--trust-source"]
 
     def __init__(self, rate):
+        self.rate = rate
         self.hosts = {SOURCE: Host(), DESTINATION: Host()}
         self.hosts[SOURCE].wire("cable", self.hosts[DESTINATION], "cable")
         for number, host in enumerate(self.hosts.values(), 1):
             host.run("ip addr add 10.77.0.%d/30 dev cable" % number)
-            host.run("tc qdisc add dev cable root tbf rate %s burst %s latency 50ms" % (rate, BURST[rate]))
+            host.run("tc qdisc add dev cable root tbf rate %s burst %s latency 50ms" % (rate, BURST.get(rate, "64kb")))
 
     def wrap(self, command):
         return self.hosts[DESTINATION if command == "receive" else SOURCE].wrap

@@ -12,7 +12,7 @@ import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ferrytest as t
-from checks import arrived, dirty, verify
+from checks import arrived, dirty, huge_pages, verify
 
 BUSY = "fill=16 ws=4 rate=100 content=mixed"
 
@@ -123,6 +123,21 @@ def shared_memory_saved_while_it_runs():
     t.same(status, 1, "status of restore --lazy into shared memory")
     t.check("lazy" in err and "shared memory" in err, err)
     finish(m)
+
+
+@t.test
+def huge_pages_saved_while_it_runs():
+    with huge_pages(64) as reason:
+        if reason:
+            return reason
+        m = dirty(BUSY, "--memory-backing", "hugetlb", memory="64")
+        save(m, "--live")
+        verify(m)
+        m.kill()
+        restored()
+        status, _, err = t.ferry("restore", path(), "--lazy", "--serial", "none")
+        t.same(status, 1, "status of restore --lazy into huge pages")
+        t.check("lazy" in err and "hugetlb" in err, err)
 
 
 @t.test
