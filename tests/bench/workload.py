@@ -13,7 +13,8 @@ class Case:
         self.name, self.memory = name, a.memory
         self.rate, self.ws = rate / a.scale, ws // a.scale
         self.fill = a.data - self.ws
-        work = f"ws={self.ws} rate={max(1, round(self.rate))}" if rate else "ws=0 idle=1"
+        self.asked = max(1, round(self.rate)) if rate else 0        # whole MiB/s only
+        work = f"ws={self.ws} rate={self.asked}" if rate else "ws=0 idle=1"
         self.cmdline = f"dirty fill={self.fill} {work}"
         self.text = f"{self.rate:g} MiB/s over {self.ws} MiB" if rate else "idle"
 
