@@ -297,8 +297,10 @@ def outside():
                                    "FERRY_PAIR", "FERRY_PAIR_FOLDER") for word in ("-e", name)]
         os.environ.setdefault("FERRY_TEST_PATIENCE", "120")
         os.environ.setdefault("FERRY_TEST_SLOWNESS", "10")
-        return subprocess.run([LAB + "/pair", "--revive", "--timeout", "1800" if FULL else "300", *words, "--",
-                               os.path.abspath(__file__), *sys.argv[1:]]).returncode
+        # Emulated hosts with two CPUs have been seen to mix up host and guest (README.md, "Limits").
+        return subprocess.run([LAB + "/pair", "--revive", "--cpus", "2" if FULL else "1", "--timeout",
+                               "1800" if FULL else "300", *words, "--", os.path.abspath(__file__),
+                               *sys.argv[1:]]).returncode
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
