@@ -5,6 +5,7 @@
  * thread. What the kernel adds is a copy of the bitmap, which is in here, too, and the same work a
  * page on both ways, to make it read-only again.
  */
+#include <err.h>
 #include <linux/kvm.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -45,7 +46,7 @@ static void bitmap(uint64_t gib)
 {
 	size_t words = gib * (GIB >> PAGE_SHIFT) / 64;
 	uint64_t *kernel = malloc(words * 8), *to_send = malloc(words * 8), ns[RUNS];
-	volatile uint64_t dirty = 0;
+	uint64_t dirty = 0;
 	char what[64];
 
 	memset(kernel, 0x10, words * 8);
@@ -61,6 +62,8 @@ static void bitmap(uint64_t gib)
 			dirty += (uint64_t)__builtin_popcountll(to_send[i]);
 		ns[run] = cpu_ns() - start;
 	}
+	if (dirty == 0)
+		errx(1, "nothing was dirty");
 	snprintf(what, sizeof(what), "bitmap of %llu GiB, ms", (unsigned long long)gib);
 	print(what, ns, 1e6);
 	free(kernel);
