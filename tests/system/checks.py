@@ -47,22 +47,22 @@ def arrived(machine):
 
 @contextlib.contextmanager
 def huge_pages(wanted):
-    """A pool of so many huge pages meanwhile; yields why there is none, or None."""
+    """So many huge pages more in the host's pool meanwhile; yields why there are none, or None."""
     pool = "/proc/sys/vm/nr_hugepages"
     try:
         with open(pool) as f:
-            kept = f.read()
+            kept = int(f.read())
         with open(pool, "w") as f:
-            f.write(str(wanted))
+            f.write(str(kept + wanted))
     except OSError as e:
         yield "no pool of huge pages: %s" % e
         return
     try:
         with open(pool) as f:
-            yield None if int(f.read()) >= wanted else "not enough huge pages to be had"
+            yield None if int(f.read()) >= kept + wanted else "not enough huge pages to be had"
     finally:
         with open(pool, "w") as f:
-            f.write(kept)
+            f.write(str(kept))
 
 
 def status(machine):
